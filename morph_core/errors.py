@@ -1,0 +1,18 @@
+"""The errors this package raises, each also a builtin so that callers need not import them.
+
+MorphError
+├── InvalidInput (ValueError)       a value that cannot be used: the message says which, and what would do
+└── UnsupportedModel (ValueError)   a model of a kind the method does not work on
+"""
+
+
+class MorphError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class InvalidInput(MorphError, ValueError):
+    """A value that cannot be used; the message names it, says what came and what to do."""
+
+
+class UnsupportedModel(MorphError, ValueError):
+    """A model of a kind the method does not work on."""

@@ -1,0 +1,128 @@
+"""LoRAs (Hu et al. 2021) as files name them, and two of them applied to a batch of frames at once.
+
+A LoRA is a dict of tensors under kohya's names, `lora_unet_<module with _ for .>.lora_down.weight`, `.lora_up.weight`
+and `.alpha`: the names that ComfyUI, diffusers and kohya's own loaders all read.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear
+
+from .alphas import Alphas
+from .errors import InvalidInput
+
+LoraWeights = dict[str, Tensor]
+PREFIX = "lora_unet_"
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One layer's update: scale·up·down. down: (r, in, ...), up: (out, r, ...); 1×1 trailing axes for a Linear's."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        """The number of directions, r."""
+        return self.down.shape[0]
+
+
+def read_lora(weights: Mapping[str, Tensor], unet: nn.Module) -> dict[nn.Module, LowRank]:
+    """The layers of a diffusers UNet that a LoRA updates.
+
+    Raises `InvalidInput` when nothing in `weights` fits the UNet, or something does not.
+    """
+    modules = {PREFIX + name.replace(".", "_"): module for name, module in unet.named_modules()}
+    named = sorted({key.split(".", 1)[0] for key in weights})
+    if not named:
+        raise InvalidInput("the LoRA is empty")
+    strangers = [name for name in named if name not in modules or f"{name}.lora_down.weight" not in weights]
+    if strangers:
+        raise InvalidInput(
+            f"{len(strangers)} of {len(named)} layers in the LoRA are not in this model, the first is "
+            f"{strangers[0]!r}; use a LoRA that was fitted on this model"
+        )
+    layers = {}
+    for name in named:
+        down, up = weights[f"{name}.lora_down.weight"], weights[f"{name}.lora_up.weight"]
+        alpha = float(weights.get(f"{name}.alpha", torch.tensor(down.shape[0])))
+        layers[modules[name]] = LowRank(down, up, alpha / down.shape[0])
+    return layers
+
+
+@contextmanager
+def blended_loras(
+    start: Mapping[nn.Module, LowRank], end: Mapping[nn.Module, LowRank], alphas: Alphas
+) -> Iterator[None]:
+    """Within this context frame i of a batch sees (1 − αᵢ) of the LoRA `start` and αᵢ of `end`.
+
+    y += (1−αᵢ)·s₀·B₀A₀x + αᵢ·s₁·B₁A₁x on every layer: DiffMorpher's Δθ interpolation (section 3.1) for all
+    frames at once; no weight is changed. Layers may be in one LoRA only and ranks may differ. A batch of
+    k·len(alphas) rows is k runs of the same frames. Raises `InvalidInput` when a shape does not fit its layer.
+    """
+    handles = []
+    try:
+        for layer in {**start, **end}:
+            update = _frame_update(layer, start.get(layer), end.get(layer), alphas)
+            handles.append(layer.register_forward_hook(update))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _FrameUpdate:
+    """Forward hook that adds both LoRAs as one: stacked along the rank, weighted per frame in between."""
+
+    def __init__(self, down: Tensor, up: Tensor, shares: Tensor) -> None:
+        self.down, self.up, self.shares = down, up, shares  # shares: (F, r)
+
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = args[0]
+        down, up, shares = (part.to(x) for part in (self.down, self.up, self.shares))
+        if len(x) % len(shares):
+            raise InvalidInput(
+                f"the LoRA blend is for {len(shares)} frames, the model was given a batch of {len(x)} rows; "
+                "sample as many frames as there are alphas"
+            )
+        shares = shares.repeat(len(x) // len(shares), 1)  # (B, r)
+        if isinstance(layer, nn.Conv2d):
+            hidden = conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
+            return output + conv2d(hidden * shares[:, :, None, None], up)
+        hidden = linear(x, down) * shares[:, None, :]  # (B, T, r)
+        return output + linear(hidden, up)
+
+
+def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas) -> _FrameUpdate:
+    weight = layer.weight
+    device = weight.device
+    alpha = torch.tensor(alphas, dtype=torch.float32)
+    downs, ups, shares = [], [], []
+    for update, share in ((start, 1 - alpha), (end, alpha)):
+        if update is None:
+            continue
+        check_fits(layer, update)
+        down, up = update.down.to(device), update.up.to(device)
+        if weight.ndim == 2:
+            down, up = down.flatten(1), up.flatten(1)
+        downs.append(down)
+        ups.append(up)
+        shares.append((share * update.scale)[:, None].expand(-1, update.rank))
+    return _FrameUpdate(torch.cat(downs), torch.cat(ups, dim=1), torch.cat(shares, dim=1))
+
+
+def check_fits(layer: nn.Module, update: LowRank) -> None:
+    """Raise `InvalidInput` when an update's shapes are not those of the layer."""
+    out, *inner = layer.weight.shape
+    fits_in = list(update.down.shape[1:]) in ([*inner], [*inner, 1, 1])
+    if not fits_in or tuple(update.up.shape[:2]) != (out, update.rank):
+        raise InvalidInput(
+            f"a LoRA layer of shapes {tuple(update.up.shape)} and {tuple(update.down.shape)} does not fit a weight of "
+            f"shape {tuple(layer.weight.shape)}; use a LoRA that was fitted on this model"
+        )

@@ -1,0 +1,127 @@
+"""Fitting a LoRA to one image, so that a diffusion model knows that image (DiffMorpher 3.1, DragDiffusion 3.2)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from .denoise import OnStep, Prediction
+from .errors import InvalidInput
+from .lora import PREFIX, LoraWeights
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+ATTENTION_PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
+ADAPTER = "fit"
+
+
+@dataclass(frozen=True)
+class LoraFit:
+    """How to fit. Defaults are DiffMorpher's; DragDiffusion uses 80 steps at 5e-4."""
+
+    rank: int = 16
+    steps: int = 200
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "steps", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class FittedLora:
+    """weights: see `lora`. losses: one float a step."""
+
+    weights: LoraWeights
+    losses: list[float]
+
+
+def fit_lora(
+    unet: "UNet2DConditionModel",
+    latent: Tensor,
+    context: Tensor,
+    train_alphas: Tensor,
+    config: LoraFit | None = None,
+    prediction: Prediction = "epsilon",
+    added: dict[str, Tensor] | None = None,
+    on_step: OnStep | None = None,
+) -> FittedLora:
+    """Train a LoRA on all attention projections to predict the noise in one latent; the UNet stays as it was.
+
+    latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. Noise and
+    timestep are drawn anew each step from `config.seed`. LoRA and optimiser are float32 whatever the UNet is.
+    """
+    config = config or LoraFit()
+    if len(latent) != 1:
+        raise InvalidInput(f"a LoRA is fitted to one image, got a batch of {len(latent)}")
+    generator = torch.Generator().manual_seed(config.seed)
+    x0 = latent.float()
+    losses = []
+    with trainable_lora(unet, config) as parameters:
+        optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+        for step in range(config.steps):
+            noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+            t = torch.randint(len(train_alphas), (1,), generator=generator).to(x0.device)
+            alpha = train_alphas.to(x0.device)[t]
+            z = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+            target = noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
+            with torch.autocast(x0.device.type, unet.dtype, enabled=unet.dtype != torch.float32):
+                output = unet(z.to(unet.dtype), t, context.to(unet.dtype), added_cond_kwargs=added).sample
+            loss = mse_loss(output.float(), target)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+            if on_step:
+                on_step(step + 1, config.steps)
+        return FittedLora(_read_adapter(unet, config.rank), losses)
+
+
+@contextmanager
+def trainable_lora(unet: "UNet2DConditionModel", config: LoraFit) -> Iterator[list[torch.nn.Parameter]]:
+    """A fresh LoRA inside the UNet, as the only parameters that need gradients; removed on the way out."""
+    from peft import LoraConfig
+
+    needed_grad = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    unet.requires_grad_(False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            unet.add_adapter(
+                LoraConfig(
+                    r=config.rank,
+                    lora_alpha=config.rank,
+                    init_lora_weights="gaussian",
+                    target_modules=ATTENTION_PROJECTIONS,
+                ),
+                adapter_name=ADAPTER,
+            )
+        parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            parameter.data = parameter.data.float()
+        yield parameters
+    finally:
+        unet.unload_lora()
+        for parameter in needed_grad:
+            parameter.requires_grad_(True)
+
+
+def _read_adapter(unet: "UNet2DConditionModel", rank: int) -> LoraWeights:
+    """The adapter's matrices under kohya's names, on the CPU."""
+    weights: LoraWeights = {}
+    for path, module in unet.named_modules():
+        if ADAPTER not in getattr(module, "lora_A", {}):
+            continue
+        name = PREFIX + path.replace(".", "_")
+        weights[f"{name}.lora_down.weight"] = module.lora_A[ADAPTER].weight.detach().cpu().clone()
+        weights[f"{name}.lora_up.weight"] = module.lora_B[ADAPTER].weight.detach().cpu().clone()
+        weights[f"{name}.alpha"] = torch.tensor(float(rank))
+    return weights

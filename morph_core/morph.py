@@ -1,0 +1,164 @@
+"""DiffMorpher (Zhang et al., CVPR 2024): two images to a sequence of frames between them.
+
+Every published ingredient is a switch of `Morph`; this file only puts them together.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from . import ddim
+from .adain import adain
+from .alphas import Alphas, alpha_schedule, reschedule_alphas
+from .attention import last_mixed_sigma, mixed_self_attention
+from .denoise import Denoise, unet_denoiser
+from .errors import InvalidInput
+from .lora import LoraWeights, blended_loras, read_lora
+from .lora_fit import LoraFit, fit_lora
+from .perceptual import perceptual_distances
+from .pipeline import LatentDiffusion
+from .schedule import ddim_sigmas, sigmas_of
+from .slerp import slerp
+from .text import blend_text
+
+OnStage = Callable[[str, int, int], None]
+"""Called as work goes on with (what is being done, steps done, steps in all); may raise to cancel."""
+
+
+@dataclass(frozen=True)
+class Morph:
+    """What to do. Defaults are the published ones."""
+
+    frames: int = 16
+    steps: int = 50
+    lora: LoraFit | None = field(default_factory=LoraFit)
+    """How to fit the LoRA of each image; None leaves LoRAs out."""
+    attention: float = 0.6
+    """Share of the steps, from the start, with blended self-attention; 0 leaves it out."""
+    attention_blocks: str = "up blocks"
+    adain: bool = True
+    reschedule: bool = True
+    metric: str = "laplacian pyramid"
+
+
+@dataclass(frozen=True)
+class End:
+    """One of the two images, ready to be morphed: latent (1, C, h, w), text (1, T, D), its LoRA or nothing."""
+
+    latent: Tensor
+    text: Tensor
+    lora: LoraWeights
+
+
+@dataclass(frozen=True)
+class MorphResult:
+    """frames: (F, 3, H, W) in 0..1. latents: (F, C, h, w). alphas, distances: of `frames`, F and F − 1 numbers.
+
+    first_pass: the frames at even alphas that the rescheduling was based on, or None without rescheduling.
+    """
+
+    frames: Tensor
+    latents: Tensor
+    alphas: Alphas
+    distances: Tensor
+    first_pass: "MorphResult | None" = None
+
+
+def morph(
+    model: LatentDiffusion,
+    images: tuple[Tensor, Tensor],
+    captions: tuple[str, str],
+    config: Morph | None = None,
+    on_stage: OnStage | None = None,
+) -> MorphResult:
+    """Morph one image into another.
+
+    images: two of (1, 3, H, W) in 0..1, of one size. captions: what each shows; DiffMorpher works with equal ones.
+    """
+    config = config or Morph()
+    if images[0].shape != images[1].shape or len(images[0]) != 1:
+        shapes = " and ".join(str(tuple(image.shape)) for image in images)
+        raise InvalidInput(f"a morph takes two images of the same shape (1, 3, H, W), got {shapes}")
+    ends = [
+        prepare_end(model, image, caption, config.lora, on_stage)
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    return morph_ends(model, ends[0], ends[1], config, on_stage)
+
+
+def prepare_end(
+    model: LatentDiffusion, image: Tensor, caption: str, lora: LoraFit | None, on_stage: OnStage | None = None
+) -> End:
+    """Encode an image (1, 3, H, W) and its caption and fit its LoRA: the part that need not be done twice."""
+    latent, text = model.encode_images(image), model.encode_text([caption])
+    if lora is None:
+        return End(latent, text, {})
+    progress = on_stage and (lambda i, n: on_stage("fitting LoRA", i, n))
+    fitted = fit_lora(model.unet, latent, text, model.train_alphas, lora, model.prediction, on_step=progress)
+    return End(latent, text, fitted.weights)
+
+
+@torch.no_grad()
+def morph_ends(
+    model: LatentDiffusion, start: End, end: End, config: Morph, on_stage: OnStage | None = None
+) -> MorphResult:
+    """The morph between two prepared ends, with a second pass at rescheduled alphas if the config says so."""
+    sigmas = ddim_sigmas(sigmas_of(model.train_alphas).to(start.latent), config.steps)
+    noise = [_invert_end(model, x, sigmas, on_stage) for x in (start, end)]
+
+    def one_pass(alphas: Alphas) -> MorphResult:
+        x = slerp(noise[0], noise[1], alphas)
+        if config.adain:
+            x = adain(x, noise[0], noise[1], alphas)
+        latents = sample_frames(model, x, start, end, alphas, config, sigmas, on_stage)
+        frames = model.decode_latents(latents)
+        return MorphResult(frames, latents, alphas, perceptual_distances(frames, config.metric))
+
+    result = one_pass(alpha_schedule(config.frames))
+    if not config.reschedule:
+        return result
+    alphas = reschedule_alphas(result.alphas, result.distances.tolist(), config.frames)
+    return replace(one_pass(alphas), first_pass=result)
+
+
+def sample_frames(
+    model: LatentDiffusion,
+    x: Tensor,
+    start: End,
+    end: End,
+    alphas: Alphas,
+    config: Morph,
+    sigmas: Tensor,
+    on_stage: OnStage | None = None,
+) -> Tensor:
+    """All frames in one batch: noise (F, C, h, w) at sigmas[0] to latents (F, C, h, w)."""
+    plain = unet_denoiser(
+        model.unet, blend_text(start.text, end.text, alphas), sigmas_of(model.train_alphas).to(x), model.prediction
+    )
+    threshold = last_mixed_sigma(sigmas, config.attention)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        with ExitStack() as patches:
+            if sigma > threshold:
+                patches.enter_context(mixed_self_attention(model.unet, alphas, blocks=config.attention_blocks))
+            return plain(x, sigma)
+
+    progress = on_stage and (lambda i, n, x0: on_stage("sampling frames", i, n))
+    with blended_loras(_layers(model, start), _layers(model, end), alphas):
+        return ddim.sample(denoise, x, sigmas, progress)
+
+
+def _invert_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnStage | None) -> Tensor:
+    denoise: Denoise = unet_denoiser(
+        model.unet, end.text, sigmas_of(model.train_alphas).to(end.latent), model.prediction
+    )
+    progress = on_stage and (lambda i, n, x0: on_stage("inverting", i, n))
+    with blended_loras(_layers(model, end), {}, (0.0,)):
+        return ddim.invert(denoise, end.latent, sigmas, progress)
+
+
+def _layers(model: LatentDiffusion, end: End):  # type: ignore[no-untyped-def]
+    return read_lora(end.lora, model.unet) if end.lora else {}

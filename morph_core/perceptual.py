@@ -1,0 +1,91 @@
+"""Perceptual distances between neighbouring frames; they decide where a morph's frames are placed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
+
+from .errors import InvalidInput
+
+LEVELS = 5
+TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+
+
+def laplacian_pyramid_distances(frames: Tensor) -> Tensor:
+    """Normalised Laplacian pyramid distance of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,).
+
+    After Laparra et al. (2016): the difference of two images' local contrasts, each divided by its
+    neighbourhood's mean contrast, as a root mean square a band, averaged over bands. Simplified: three colour
+    channels instead of luminance, box neighbourhoods, and the coarsest band unnormalised. Needs no weights.
+    """
+    bands = _contrast_bands(frames.float())
+    per_band = [(band[1:] - band[:-1]).square().mean((1, 2, 3)).sqrt() for band in bands]
+    return torch.stack(per_band).mean(0)
+
+
+def _contrast_bands(images: Tensor) -> list[Tensor]:
+    """A Laplacian pyramid, every band but the last divided by its local mean magnitude."""
+    bands = []
+    while len(bands) < LEVELS - 1 and min(images.shape[-2:]) >= 8:
+        small = _blurred(images)[..., ::2, ::2]
+        band = images - interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+        bands.append(band / (0.17 + avg_pool2d(band.abs(), 5, 1, 2, count_include_pad=False)))
+        images = small
+    return [*bands, images]
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """The 5-tap binomial filter of Burt & Adelson (1983)."""
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=images.device) / 16
+    kernel = (taps[:, None] * taps).expand(images.shape[1], 1, 5, 5)
+    return conv2d(pad(images, (2, 2, 2, 2), mode="replicate"), kernel, groups=images.shape[1])
+
+
+def lpips_distances(frames: Tensor, net: str = "alex", trunk: Path | None = None) -> Tensor:
+    """LPIPS (Zhang et al. 2018) of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,).
+
+    net: "alex" or "vgg". trunk: a file with torchvision's ImageNet weights of that network; without it,
+    torchvision's own cache is looked in. Nothing is downloaded. Raises `InvalidInput` when the file is absent.
+    """
+    import lpips
+
+    path = trunk or Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILES[net]
+    if not path.is_file():
+        raise InvalidInput(
+            f"LPIPS needs torchvision's ImageNet weights and {path} is not there. Put {TRUNK_FILES[net]} at that "
+            "place, or choose the metric 'laplacian pyramid', which needs no weights"
+        )
+    model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    model.net.load_state_dict(_trunk_state(model.net, torch.load(path, map_location="cpu", weights_only=True)))
+    model.eval().requires_grad_(False).to(frames.device)
+    pairs = zip(frames[:-1].float(), frames[1:].float(), strict=True)
+    return torch.stack([model(a[None], b[None], normalize=True).flatten()[0] for a, b in pairs])
+
+
+def _trunk_state(net: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's `features.<i>.*` under lpips' names, `slice<n>.<i>.*`."""
+    return {key: weights["features." + key.split(".", 1)[1]] for key in net.state_dict()}
+
+
+METRICS: dict[str, Callable[[Tensor], Tensor]] = {
+    "laplacian pyramid": laplacian_pyramid_distances,
+    "lpips (alex)": lambda frames: lpips_distances(frames, "alex"),
+    "lpips (vgg)": lambda frames: lpips_distances(frames, "vgg"),
+}
+
+
+def perceptual_distances(frames: Tensor, metric: str = "laplacian pyramid") -> Tensor:
+    """Distance of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,). metric: a key of `METRICS`.
+
+    Raises `InvalidInput` for fewer than two frames, pictures smaller than 8 pixels or an unknown metric.
+    """
+    if metric not in METRICS:
+        raise InvalidInput(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
+    if len(frames) < 2:
+        raise InvalidInput(f"distances between neighbours need at least 2 frames, got {len(frames)}")
+    if min(frames.shape[-2:]) < 8:
+        raise InvalidInput(f"pictures must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
+    with torch.no_grad():
+        return METRICS[metric](frames)

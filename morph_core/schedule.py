@@ -1,0 +1,45 @@
+"""Noise schedules of latent diffusion models, as sigmas: x = z0 + sigma·noise.
+
+Sigma space is Karras et al. (2022): it is the variance-preserving latent z_t of DDPM divided by sqrt(ᾱ_t), with
+sigma = sqrt((1 − ᾱ_t)/ᾱ_t). DDIM (Song et al. 2021) is Euler's method in it.
+"""
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidInput
+
+TRAIN_STEPS = 1000
+
+
+def alphas_cumprod(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = TRAIN_STEPS) -> Tensor:
+    """ᾱ_t of Stable Diffusion's "scaled linear" schedule, (steps,) in 0..1, float32, falling."""
+    betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float()
+
+
+def sigmas_of(alphas: Tensor) -> Tensor:
+    """Sigma of every training timestep, rising: sqrt((1 − ᾱ)/ᾱ). alphas: (T,) in 0..1."""
+    return ((1 - alphas) / alphas) ** 0.5
+
+
+def ddim_sigmas(train_sigmas: Tensor, steps: int) -> Tensor:
+    """Sigmas of `steps` DDIM steps, falling, ending in 0: (steps + 1,).
+
+    Timesteps are 1, 1 + T/steps, ... as in DDIM's uniform spacing with the offset of Stable Diffusion
+    (for 50 steps of 1000: 981, 961, ..., 1). Raises `InvalidInput` unless 1 <= steps < T.
+    """
+    total = len(train_sigmas)
+    if not 1 <= steps < total:
+        raise InvalidInput(f"steps must be between 1 and {total - 1}, got {steps}")
+    timesteps = torch.arange(1, total, total // steps)[:steps].flip(0)
+    return torch.cat([train_sigmas[timesteps.to(train_sigmas.device)], train_sigmas.new_zeros(1)])
+
+
+def timestep_of(sigma: Tensor, train_sigmas: Tensor) -> Tensor:
+    """The (fractional) training timestep with this sigma, by interpolation in log sigma. Same shape as `sigma`."""
+    log_sigmas, log_sigma = train_sigmas.log(), sigma.log()
+    high = torch.searchsorted(log_sigmas, log_sigma.contiguous()).clamp(1, len(log_sigmas) - 1)
+    low_value, high_value = log_sigmas[high - 1], log_sigmas[high]
+    share = ((log_sigma - low_value) / (high_value - low_value)).clamp(0, 1)
+    return high - 1 + share

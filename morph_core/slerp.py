@@ -1,0 +1,34 @@
+"""Spherical interpolation of latents (Shoemake 1985; DiffMorpher, section 3.2)."""
+
+import torch
+from torch import Tensor
+
+from .alphas import Alphas
+from .errors import InvalidInput
+
+NEARLY_PARALLEL = 0.9995  # cosine above which the arc is a line, as in the published code
+
+
+def slerp(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
+    """One latent between `start` and `end` for each alpha, along the great arc of the flattened latents.
+
+    start, end: (1, C, H, W) each. Returns (F, C, H, W) in their dtype; the arithmetic is in float64. Nearly
+    parallel latents are interpolated linearly. Raises `InvalidInput` for different shapes, for a zero latent
+    and for opposite latents, between which no arc is shortest.
+    """
+    if start.shape != end.shape or start.shape[0] != 1:
+        raise InvalidInput(
+            f"slerp needs two latents of the same shape (1, C, H, W), got {tuple(start.shape)} and {tuple(end.shape)}"
+        )
+    a, b = start.double(), end.double()
+    lengths = a.norm() * b.norm()
+    cosine = (a * b).sum() / lengths
+    if not torch.isfinite(cosine) or cosine <= -NEARLY_PARALLEL:
+        reason = "are opposite" if cosine <= -NEARLY_PARALLEL else "must be finite and not all zero"
+        raise InvalidInput(f"no arc leads from one latent to the other: the latents {reason}")
+    alpha = torch.tensor(alphas, dtype=torch.float64, device=a.device)[:, None, None, None]
+    if cosine > NEARLY_PARALLEL:
+        return ((1 - alpha) * a + alpha * b).to(start.dtype)
+    angle = cosine.arccos()
+    mixed = ((1 - alpha) * angle).sin() * a + (alpha * angle).sin() * b
+    return (mixed / angle.sin()).to(start.dtype)

@@ -1,0 +1,27 @@
+"""Linear blending of text embeddings (DiffMorpher, section 3.2)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .alphas import Alphas
+from .errors import InvalidInput
+
+
+def blend_text(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
+    """One embedding a frame: (1, T0, D) and (1, T1, D) to (F, T, D); or pooled, (1, D) to (F, D).
+
+    Unequal token lengths are made equal by repeating each prompt whole, which leaves cross-attention to
+    either prompt exactly as it was: softmax over every token n times weighs them as over each once.
+    """
+    if start.ndim != end.ndim or start.shape[-1] != end.shape[-1] or len(start) != 1 or len(end) != 1:
+        raise InvalidInput(
+            f"text embeddings must be of one prompt each and from the same text encoder, "
+            f"got shapes {tuple(start.shape)} and {tuple(end.shape)}"
+        )
+    if start.ndim == 3 and start.shape[1] != end.shape[1]:
+        tokens = math.lcm(start.shape[1], end.shape[1])
+        start, end = (x.repeat(1, tokens // x.shape[1], 1) for x in (start, end))
+    alpha = torch.tensor(alphas, dtype=start.dtype, device=start.device)
+    return torch.lerp(start, end.to(start), alpha.reshape(-1, *[1] * (start.ndim - 1)))

@@ -1,0 +1,182 @@
+"""The toy model: a Stable-Diffusion-shaped latent diffusion model of a few million parameters.
+
+It is trained by `scripts/train_toy.py` on `drawing.py` and bundled, so that everything in this package can be
+run and tested with nothing downloaded.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..denoise import Prediction
+from ..schedule import alphas_cumprod
+from .words import MAX_TOKENS, WORDS, tokenize
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+WEIGHTS = Path(__file__).parent / "weights"
+IMAGE_SIZE = 64  # side of a drawing in pixels
+SCALE_FACTOR = 1.0  # latents have unit variance: the training folds the scale into the autoencoder
+TEXT_WIDTH = 64
+UNET_WIDTHS = (64, 128, 128)
+HEAD_WIDTH = 32
+AUTOENCODER_WIDTHS = (32, 64, 64)
+
+
+class _TextAttention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self._projections())
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, T, D)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self.q_proj, self.k_proj, self.v_proj
+
+
+class _TextLayer(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.layer_norm1, self.layer_norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.self_attn = _TextAttention(width, heads)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 2 * width), "fc2": nn.Linear(2 * width, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x))
+        hidden = nn.functional.gelu(self.mlp["fc1"](self.layer_norm2(x)))
+        return x + self.mlp["fc2"](hidden)  # type: ignore[no-any-return]
+
+
+class TextEncoder(nn.Module):
+    """A one-layer CLIP text encoder (Radford et al. 2021): causal, pre-norm, final layer norm.
+
+    Parameter names are those of CLIP's text model, so that any CLIP implementation can load the weights.
+    """
+
+    config = {
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 2 * TEXT_WIDTH,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "hidden_act": "gelu",
+        "max_position_embeddings": MAX_TOKENS,
+        "vocab_size": len(WORDS),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        text = nn.Module()
+        text.embeddings = nn.ModuleDict(
+            {
+                "token_embedding": nn.Embedding(len(WORDS), TEXT_WIDTH),
+                "position_embedding": nn.Embedding(MAX_TOKENS, TEXT_WIDTH),
+            }
+        )
+        text.encoder = nn.ModuleDict({"layers": nn.ModuleList([_TextLayer(TEXT_WIDTH, heads=2)])})
+        text.final_layer_norm = nn.LayerNorm(TEXT_WIDTH)
+        self.text_model = text
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, T) integers, T <= MAX_TOKENS. Returns (B, T, TEXT_WIDTH)."""
+        tables = self.text_model.embeddings
+        x = tables["token_embedding"](tokens) + tables["position_embedding"].weight[: tokens.shape[1]]
+        for layer in self.text_model.encoder["layers"]:
+            x = layer(x)
+        return self.text_model.final_layer_norm(x)  # type: ignore[no-any-return]
+
+
+def new_autoencoder() -> "AutoencoderKL":
+    """The toy autoencoder with random weights: 4 latent channels at a quarter of the picture's side."""
+    from diffusers import AutoencoderKL
+
+    blocks = len(AUTOENCODER_WIDTHS)
+    return AutoencoderKL(
+        block_out_channels=AUTOENCODER_WIDTHS,
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        layers_per_block=1,
+        norm_num_groups=32,
+        scaling_factor=SCALE_FACTOR,
+        sample_size=IMAGE_SIZE,
+    )
+
+
+def new_unet() -> "UNet2DConditionModel":
+    """The toy UNet with random weights: attention on the two finer of three resolutions, as in SD 1.5."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 4,
+        block_out_channels=UNET_WIDTHS,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        # diffusers' name for the number of heads (its own documentation calls this a misnomer)
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in UNET_WIDTHS),
+    )
+
+
+@dataclass(frozen=True)
+class ToyModel:
+    """The three networks, frozen, in eval mode."""
+
+    unet: "UNet2DConditionModel"
+    autoencoder: "AutoencoderKL"
+    text_encoder: TextEncoder
+
+    @property
+    def train_alphas(self) -> Tensor:
+        """(T,) ᾱ of the training schedule."""
+        return alphas_cumprod()
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the UNet was trained to predict."""
+        return "epsilon"
+
+    @torch.no_grad()
+    def encode_text(self, captions: Iterable[str]) -> Tensor:
+        """(B, MAX_TOKENS, TEXT_WIDTH) embeddings of B captions; an empty caption is the unconditional one."""
+        weight = self.text_encoder.text_model.final_layer_norm.weight
+        tokens = torch.tensor(tokenize(captions), device=weight.device)
+        return self.text_encoder(tokens)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..1 to scaled latents (B, 4, H/4, W/4)."""
+        posterior = self.autoencoder.encode(images * 2 - 1).latent_dist  # type: ignore[union-attr]
+        return posterior.mode() * SCALE_FACTOR
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) to images (B, 3, 4h, 4w) in 0..1."""
+        return (self.autoencoder.decode(latents / SCALE_FACTOR).sample / 2 + 0.5).clamp(0, 1)
+
+
+def load_toy_model(weights: Path = WEIGHTS, device: torch.device | str = "cpu") -> ToyModel:
+    """The bundled toy model in float32. weights: a folder with the three safetensors files."""
+    from safetensors.torch import load_file
+
+    networks = {"unet": new_unet(), "autoencoder": new_autoencoder(), "text_encoder": TextEncoder()}
+    for name, network in networks.items():
+        state = load_file(weights / f"{name}.safetensors")
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+        network.requires_grad_(False).eval().to(device)
+    return ToyModel(**networks)
+
+
+def preview_factors(weights: Path = WEIGHTS) -> tuple[list[list[float]], list[float]]:
+    """The best linear guess of a latent cell's colour: (4, 3) factors and (3,) bias, colours in -1..1."""
+    saved = json.loads((weights / "preview.json").read_text())
+    return saved["factors"], saved["bias"]

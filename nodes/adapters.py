@@ -1,0 +1,95 @@
+"""Between ComfyUI's values and the core's: unwrapping with checks, wrapping, progress and cancelling."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..morph_core.alphas import Alphas, check_alphas
+from ..morph_core.errors import InvalidInput, MorphError
+
+CATEGORY = "morph & drag"
+AlphasType = io.Custom("ALPHAS")
+
+
+def names_the_node(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Put the node's display name before the message of every error that the core raises."""
+
+    @functools.wraps(execute)
+    def named(cls: type[io.ComfyNode], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return execute(cls, *args, **kwargs)
+        except MorphError as error:
+            raise type(error)(f"{cls.define_schema().display_name}: {error}") from error
+
+    return named
+
+
+def latent_batch(latent: dict[str, Any], name: str) -> Tensor:
+    """The samples (B, C, H, W) of a LATENT. name: of the input, for errors."""
+    samples = latent["samples"]
+    if samples.ndim != 4:
+        raise InvalidInput(f"{name} must be a latent of images (B, C, H, W), got shape {tuple(samples.shape)}")
+    if not torch.isfinite(samples).all():
+        raise InvalidInput(f"{name} has values that are not finite (NaN or infinite); check the node that made it")
+    return samples
+
+
+def single_latent(latent: dict[str, Any], name: str) -> Tensor:
+    """The samples (1, C, H, W) of a LATENT that must be of one image."""
+    samples = latent_batch(latent, name)
+    if len(samples) != 1:
+        raise InvalidInput(
+            f"{name} must hold one image, got a batch of {len(samples)}; pick one with Latent From Batch"
+        )
+    return samples
+
+
+def latent_pair(start: dict[str, Any], end: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The samples of the inputs `start` and `end`: one image each, of one size."""
+    a, b = single_latent(start, "start"), single_latent(end, "end")
+    if a.shape != b.shape:
+        raise InvalidInput(
+            f"start and end must have the same size and channels, got {_size(a)} and {_size(b)}; "
+            "scale or crop the images to one size before VAE Encode"
+        )
+    return a, b
+
+
+def _size(samples: Tensor) -> str:
+    _, channels, height, width = samples.shape
+    return f"{width}x{height} with {channels} channels"
+
+
+def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dict[str, Any]]:
+    """The one (embedding (1, T, D), options) of a CONDITIONING of one prompt."""
+    if len(conditioning) != 1:
+        raise InvalidInput(f"{name} must be one prompt's conditioning, got {len(conditioning)} combined")
+    embedding, options = conditioning[0]
+    if len(embedding) != 1:
+        raise InvalidInput(f"{name} must be one prompt's conditioning, got a batch of {len(embedding)}")
+    return embedding, options
+
+
+def alphas_input(alphas: Any) -> Alphas:
+    """The value of an input `alphas`, checked; lists and tensors of other makers are welcome."""
+    try:
+        return check_alphas(alphas)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"alphas: {error}") from error
+
+
+def progress(steps: int) -> Callable[..., None]:
+    """An `on_step` that moves the node's progress bar; raises ComfyUI's own exception on Cancel."""
+    bar = comfy.utils.ProgressBar(steps)
+
+    def on_step(done: int, total: int, *_: Any) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return on_step

@@ -1,0 +1,87 @@
+"""Alpha Schedule and Reschedule Alphas: where a morph's frames lie between the two images."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..morph_core.alphas import EASINGS, alpha_schedule, reschedule_alphas
+from ..morph_core.errors import InvalidInput
+from ..morph_core.perceptual import METRICS, perceptual_distances
+from ..morph_core.plot import plot_paths
+from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node
+
+
+class AlphaSchedule(io.ComfyNode):
+    """How many frames, and how they are spread."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragAlphaSchedule",
+            display_name="Alpha Schedule",
+            category=CATEGORY,
+            description="The blend weight of every frame of a morph: 0 is the first image, 1 the second.",
+            inputs=[
+                io.Int.Input("frames", default=16, min=2, max=1024, tooltip="Frames of the morph, both ends included."),
+                io.Combo.Input(
+                    "easing",
+                    options=list(EASINGS),
+                    tooltip="How the weights are spread. Reschedule Alphas can space them evenly to the eye later.",
+                ),
+            ],
+            outputs=[AlphasType.Output("alphas", display_name="ALPHAS", tooltip="One weight a frame.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, frames: int, easing: str) -> io.NodeOutput:
+        return io.NodeOutput(alpha_schedule(frames, easing))
+
+
+class RescheduleAlphas(io.ComfyNode):
+    """Perceptually even spacing from a first pass's frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragRescheduleAlphas",
+            display_name="Reschedule Alphas",
+            category=CATEGORY,
+            description=(
+                "Measures how much a morph's frames differ from one to the next and returns weights at which every "
+                "step looks equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."
+            ),
+            inputs=[
+                io.Image.Input("images", tooltip="The frames of the first pass, in order, as one batch."),
+                AlphasType.Input("alphas_in", display_name="alphas", tooltip="The weights those frames have."),
+                io.Int.Input(
+                    "frames", default=0, min=0, max=1024, tooltip="How many weights to return; 0: as many as came in."
+                ),
+                io.Combo.Input(
+                    "metric",
+                    options=list(METRICS),
+                    tooltip=(
+                        "How differences are measured. The Laplacian pyramid needs no weights; LPIPS needs "
+                        "torchvision's AlexNet or VGG in torch's cache."
+                    ),
+                ),
+            ],
+            outputs=[
+                AlphasType.Output("alphas", display_name="ALPHAS", tooltip="Evenly spaced weights, one a frame."),
+                io.Image.Output("plot", display_name="plot", tooltip="The way travelled, before and after."),
+            ],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, images: torch.Tensor, alphas_in: Any, frames: int, metric: str) -> io.NodeOutput:
+        alphas = alphas_input(alphas_in)
+        if len(images) != len(alphas):
+            raise InvalidInput(f"images has {len(images)} frames but alphas has {len(alphas)} weights; they must agree")
+        if not torch.isfinite(images).all():
+            raise InvalidInput("images has values that are not finite (NaN or infinite); check the first pass")
+        distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric).tolist()
+        even = reschedule_alphas(alphas, distances, frames or len(alphas))
+        plot = plot_paths(alphas, distances, even)
+        return io.NodeOutput(even, plot, ui=ui.PreviewImage(plot, cls=cls))

@@ -1,0 +1,88 @@
+"""Attention KV Inject: frames whose self-attention looks at both ends of the morph."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..morph_core.alphas import Alphas
+from ..morph_core.attention import BLOCKS, block_is_chosen, last_mixed_sigma, mix_end_contexts
+from ..morph_core.errors import InvalidInput
+from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node
+from .bridge import unet_config, up_block_of
+
+STAGES = {"input": "down", "middle": "mid", "output": "up"}
+
+
+class AttentionKVInject(io.ComfyNode):
+    """DiffMorpher's attention interpolation as a model patch."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragAttentionKVInject",
+            display_name="Attention KV Inject",
+            category=CATEGORY,
+            description=(
+                "Replaces keys and values of every frame's self-attention by its blend of the first and last frame's, "
+                "so that frames change smoothly. The batch's first and last rows are the ends."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion UNet."),
+                AlphasType.Input("alphas", tooltip="One weight a frame; the sampled batch must have as many rows."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0: the frame's own, 1: the blend."
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.6,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the steps, from the first, in which it acts. Above 0.6 frames may blur.",
+                ),
+                io.Combo.Input(
+                    "blocks", options=list(BLOCKS), tooltip="Where it acts: up blocks for a morph, as published."
+                ),
+            ],
+            outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with the patch.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, model: Any, alphas: Any, strength: float, end_percent: float, blocks: str) -> io.NodeOutput:
+        patched = model.clone()
+        patched.set_model_attn1_patch(
+            _EndContexts(unet_config(model), alphas_input(alphas), strength, end_percent, blocks)
+        )
+        return io.NodeOutput(patched)
+
+
+class _EndContexts:
+    """ComfyUI's `attn1_patch`: sees the input of every self-attention layer before keys and values are made."""
+
+    def __init__(
+        self, config: dict[str, Any], alphas: Alphas, strength: float, end_percent: float, blocks: str
+    ) -> None:
+        self.config, self.alphas, self.strength = config, alphas, strength
+        self.end_percent, self.blocks = end_percent, blocks
+
+    def __call__(
+        self, query: torch.Tensor, context: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if not self._acts(options):
+            return query, context, value
+        try:
+            mixed = mix_end_contexts(context, self.alphas, self.strength)
+            mixed_value = mixed if value is context else mix_end_contexts(value, self.alphas, self.strength)
+        except InvalidInput as error:
+            raise InvalidInput(f"Attention KV Inject: {error}") from error
+        return query, mixed, mixed_value
+
+    def _acts(self, options: dict[str, Any]) -> bool:
+        stage, number = options["block"]
+        up_count = len(self.config["channel_mult"])
+        if not block_is_chosen(self.blocks, STAGES[stage], up_block_of(number, self.config), up_count):
+            return False
+        sigma = options["sigmas"].max()
+        return bool(sigma > last_mixed_sigma(options["sample_sigmas"].to(sigma), self.end_percent))

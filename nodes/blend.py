@@ -1,0 +1,132 @@
+"""Slerp Latents, Blend Conditioning and AdaIN: what the frames of a morph start from and are told."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..morph_core.adain import adain
+from ..morph_core.errors import InvalidInput
+from ..morph_core.slerp import slerp
+from ..morph_core.text import blend_text
+from .adapters import (
+    CATEGORY,
+    AlphasType,
+    alphas_input,
+    latent_batch,
+    latent_pair,
+    names_the_node,
+    single_conditioning,
+)
+
+ALPHAS_TOOLTIP = "One blend weight a frame, from Alpha Schedule or Reschedule Alphas."
+
+
+class SlerpLatents(io.ComfyNode):
+    """The frames' initial noise."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragSlerpLatents",
+            display_name="Slerp Latents",
+            category=CATEGORY,
+            description="Spherical interpolation of two inverted latents: one row of the batch for each frame.",
+            inputs=[
+                io.Latent.Input("start", tooltip="The first image's noise, from DDIM Invert."),
+                io.Latent.Input("end", tooltip="The second image's noise, from DDIM Invert."),
+                AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="A batch with one row a frame.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
+        a, b = latent_pair(start, end)
+        return io.NodeOutput({"samples": slerp(a, b, alphas_input(alphas))})
+
+
+class BlendConditioning(io.ComfyNode):
+    """The frames' prompts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragBlendConditioning",
+            display_name="Blend Conditioning",
+            category=CATEGORY,
+            description=(
+                "Linear interpolation of two prompts, one row of the batch for each frame. Pooled outputs are "
+                "blended too; prompts of different token lengths are made equal without changing their meaning."
+            ),
+            inputs=[
+                io.Conditioning.Input("start", tooltip="The first image's prompt."),
+                io.Conditioning.Input("end", tooltip="The second image's prompt. It may be the same."),
+                AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "conditioning", display_name="CONDITIONING", tooltip="One prompt a frame, for KSampler's positive."
+                )
+            ],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, start: list[Any], end: list[Any], alphas: Any) -> io.NodeOutput:
+        weights = alphas_input(alphas)
+        text_0, options_0 = single_conditioning(start, "start")
+        text_1, options_1 = single_conditioning(end, "end")
+        options = dict(options_0)
+        pooled = options_0.get("pooled_output"), options_1.get("pooled_output")
+        if pooled[0] is not None and pooled[1] is not None:
+            options["pooled_output"] = blend_text(pooled[0], pooled[1], weights)
+        _check_same_options(options_0, options_1)
+        return io.NodeOutput([[blend_text(text_0, text_1, weights), options]])
+
+
+def _check_same_options(start: dict[str, Any], end: dict[str, Any]) -> None:
+    """Everything but the pooled output must agree: areas, masks or ControlNets cannot be blended."""
+    for key in sorted({*start, *end} - {"pooled_output"}):
+        a, b = start.get(key), end.get(key)
+        same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a is b or a == b
+        if not same:
+            raise InvalidInput(
+                f"start and end differ in {key!r}, which cannot be blended; set it after Blend Conditioning instead"
+            )
+
+
+class AdaIN(io.ComfyNode):
+    """Colour and contrast between the two ends'."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragAdaIN",
+            display_name="AdaIN",
+            category=CATEGORY,
+            description=(
+                "Gives every frame channel means and deviations between those of the two ends, so that colours and "
+                "contrast change evenly. DiffMorpher applies it to the noise, between Slerp Latents and KSampler."
+            ),
+            inputs=[
+                io.Latent.Input("frames", tooltip="The batch of frames."),
+                io.Latent.Input("start", tooltip="The first image's latent, of the same kind as the frames."),
+                io.Latent.Input("end", tooltip="The second image's latent, of the same kind as the frames."),
+                AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0: frames unchanged, 1: full AdaIN."
+                ),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="The frames, adjusted.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(
+        cls, frames: dict[str, Any], start: dict[str, Any], end: dict[str, Any], alphas: Any, strength: float
+    ) -> io.NodeOutput:
+        a, b = latent_pair(start, end)
+        styled = adain(latent_batch(frames, "frames"), a, b, alphas_input(alphas), strength)
+        return io.NodeOutput({**frames, "samples": styled})

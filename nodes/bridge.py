@@ -1,0 +1,80 @@
+"""MODEL to what the core works on. The only file that looks inside ComfyUI's model objects."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.utils
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch import Tensor
+
+from ..morph_core.denoise import Prediction
+from ..morph_core.errors import UnsupportedModel
+from ..morph_core.unet_bridge import build_shared_unet
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from diffusers import UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class BridgedModel:
+    """A MODEL as the core takes it: a frozen UNet on its weights, its noise schedule and its prediction."""
+
+    unet: "UNet2DConditionModel"
+    train_alphas: Tensor
+    prediction: Prediction
+    device: torch.device
+
+
+def unet_config(model: "ModelPatcher") -> dict[str, Any]:
+    """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a text-to-image UNet."""
+    network = model.model.diffusion_model
+    if not isinstance(network, UNetModel):
+        raise UnsupportedModel(
+            f"model is a {type(network).__name__}, not a UNet; load a Stable Diffusion 1.x or 2.x checkpoint"
+        )
+    _prediction(model)
+    config: dict[str, Any] = model.model.model_config.unet_config
+    if config["in_channels"] != config["out_channels"]:
+        raise UnsupportedModel("model is an inpainting or instruction model; load a text-to-image checkpoint")
+    return config
+
+
+def up_block_of(output_block: int, config: dict[str, Any]) -> int:
+    """Which up block (diffusers' numbering) one of ComfyUI's output blocks belongs to."""
+    return int(output_block // (config["num_res_blocks"][0] + 1))
+
+
+def _prediction(model: "ModelPatcher") -> Prediction:
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.V_PREDICTION):
+        return "v_prediction"
+    if type(sampling).__mro__[2] is comfy.model_sampling.EPS or isinstance(sampling, comfy.model_sampling.EPS):
+        return "epsilon"
+    raise UnsupportedModel(
+        f"model is sampled as {type(sampling).__mro__[1].__name__}; epsilon and v prediction are supported"
+    )
+
+
+@contextmanager
+def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
+    """The MODEL, loaded with its patches, as a UNet that gradients go through; outside inference mode."""
+    config = unet_config(model)
+    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    network, device = model.model.diffusion_model, model.load_device
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    with torch.inference_mode(False), torch.enable_grad():
+        state = {name: tensor.to(device, dtype) for name, tensor in network.state_dict().items()}
+        unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
+        sigmas = model.get_model_object("model_sampling").sigmas.detach().cpu().clone()
+        yield BridgedModel(unet, 1 / (1 + sigmas**2), _prediction(model), device)
+
+
+def scaled_latent(model: "ModelPatcher", samples: Tensor) -> Tensor:
+    """A LATENT's samples as the UNet takes them, as an ordinary tensor on the model's device."""
+    return model.model.process_latent_in(samples.detach().clone()).to(model.load_device, torch.float32)

@@ -1,0 +1,96 @@
+"""DDIM Invert: from an image's latent to the noise that KSampler turns back into it."""
+
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import torch
+from comfy_api.latest import io
+
+from ..morph_core import ddim
+from ..morph_core.errors import InvalidInput
+from .adapters import CATEGORY, names_the_node, single_conditioning, single_latent
+from .bridge import unet_config
+
+
+class DdimInvert(io.ComfyNode):
+    """DDIM inversion in KSampler's convention."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragDdimInvert",
+            display_name="DDIM Invert",
+            category=CATEGORY,
+            description=(
+                "Finds the noise that leads back to an image. Sample it with KSampler (Advanced): add_noise disable, "
+                "ddim, the same scheduler, steps and start_at_step, cfg 1."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion UNet; with the image's LoRA, as DiffMorpher does."),
+                io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
+                io.Latent.Input("latent_image", tooltip="The image, from VAE Encode."),
+                io.Int.Input(
+                    "steps", default=50, min=1, max=999, tooltip="As in the KSampler that follows. More is more exact."
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=list(comfy.samplers.SCHEDULER_NAMES),
+                    default="ddim_uniform",
+                    tooltip="As in the KSampler that follows. DDIM's own spacing is ddim_uniform.",
+                ),
+                io.Int.Input(
+                    "start_at_step",
+                    default=0,
+                    min=0,
+                    max=998,
+                    tooltip="As in the KSampler that follows. 0 inverts to pure noise, 15 of 50 to strength 0.7.",
+                ),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="The noise to start KSampler from.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(
+        cls,
+        model: Any,
+        positive: list[Any],
+        latent_image: dict[str, Any],
+        steps: int,
+        scheduler: str,
+        start_at_step: int,
+    ) -> io.NodeOutput:
+        unet_config(model)
+        samples = single_latent(latent_image, "latent_image")
+        single_conditioning(positive, "positive")
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+        sigmas = sigmas[start_at_step:]
+        if len(sigmas) < 2:
+            raise InvalidInput(f"start_at_step must be below steps ({steps}), got {start_at_step}")
+        inverted = comfy.sample.sample_custom(
+            model,
+            torch.zeros_like(samples),
+            1.0,
+            comfy.samplers.KSAMPLER(_invert),
+            sigmas,
+            positive,
+            [],
+            samples,
+            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        )
+        return io.NodeOutput({**latent_image, "samples": inverted})
+
+
+def _invert(
+    model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: dict[str, Any], callback: Any, disable: bool
+) -> torch.Tensor:
+    """`ddim.invert` in the shape of a k-diffusion sampler, which ComfyUI loads the model and prompt for."""
+    rows = x.new_ones(len(x))
+    return ddim.invert(
+        lambda noisy, sigma: model(noisy, sigma * rows, **extra_args),
+        x,
+        sigmas,
+        lambda done, total, x0: callback({"i": done - 1, "denoised": x0, "x": x0}),
+    )

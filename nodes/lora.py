@@ -1,0 +1,188 @@
+"""Fit Image LoRA and LoRA Blend: a model that knows one image, and one that knows two, frame by frame."""
+
+from typing import Any
+
+import comfy.lora
+import comfy.lora_convert
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy.weight_adapter.lora import LoRAAdapter
+from comfy_api.latest import io
+from torch import nn
+
+from ..morph_core.alphas import Alphas
+from ..morph_core.errors import InvalidInput
+from ..morph_core.lora import LowRank, blended_loras, check_fits
+from ..morph_core.lora_fit import LoraFit, fit_lora
+from .adapters import (
+    CATEGORY,
+    AlphasType,
+    alphas_input,
+    names_the_node,
+    progress,
+    single_conditioning,
+    single_latent,
+)
+from .bridge import bridged, scaled_latent, unet_config
+
+NETWORK = "diffusion_model."
+
+
+class FitImageLora(io.ComfyNode):
+    """A LoRA of one image, fitted in the graph."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        fit = LoraFit()
+        return io.Schema(
+            node_id="MorphDragFitImageLora",
+            display_name="Fit Image LoRA",
+            category=CATEGORY,
+            description=(
+                "Trains a small LoRA on one image, so that the model knows it. Use it with Load LoRA Model, "
+                "LoRA Blend or Save LoRA Weights."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The Stable Diffusion model to fit on. It stays as it is."),
+                io.Latent.Input("latent", tooltip="The image, from VAE Encode."),
+                io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
+                io.Int.Input("rank", default=fit.rank, min=1, max=256, tooltip="Size of the LoRA; 16 as published."),
+                io.Int.Input(
+                    "steps",
+                    default=fit.steps,
+                    min=1,
+                    max=10000,
+                    tooltip="Training steps: 200 for a morph (DiffMorpher), 80 for a drag (DragDiffusion).",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=fit.learning_rate,
+                    min=1e-7,
+                    max=1.0,
+                    step=1e-5,
+                    tooltip="AdamW's learning rate: 0.0002 for a morph, 0.0005 for a drag.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Decides the initial weights, the noise and the timesteps.",
+                ),
+            ],
+            outputs=[
+                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, for Load LoRA Model."),
+                io.LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss."),
+            ],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(
+        cls,
+        model: Any,
+        latent: dict[str, Any],
+        positive: list[Any],
+        rank: int,
+        steps: int,
+        learning_rate: float,
+        seed: int,
+    ) -> io.NodeOutput:
+        samples = single_latent(latent, "latent")
+        embedding, _ = single_conditioning(positive, "positive")
+        config = LoraFit(rank=rank, steps=steps, learning_rate=learning_rate, seed=seed)
+        with bridged(model) as bridge:
+            fitted = fit_lora(
+                bridge.unet,
+                scaled_latent(model, samples),
+                embedding.detach().clone().to(bridge.device),
+                bridge.train_alphas,
+                config,
+                bridge.prediction,
+                on_step=progress(steps),
+            )
+        return io.NodeOutput(fitted.weights, {"loss": fitted.losses})
+
+
+class LoraBlend(io.ComfyNode):
+    """Two LoRAs, weighted per frame."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragLoraBlend",
+            display_name="LoRA Blend",
+            category=CATEGORY,
+            description=(
+                "Applies two LoRAs to every frame of a batch, each frame with its own share of both. Nothing is "
+                "merged into the model, so a whole morph is sampled in one KSampler run."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The model both LoRAs were fitted on, without them."),
+                io.LoraModel.Input("start", tooltip="The first image's LoRA: all of it at alpha 0."),
+                io.LoraModel.Input("end", tooltip="The second image's LoRA: all of it at alpha 1."),
+                AlphasType.Input("alphas", tooltip="One weight a frame; the sampled batch must have as many rows."),
+            ],
+            outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with both LoRAs.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, model: Any, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
+        unet_config(model)
+        layers = [_layers(model, lora, name) for lora, name in ((start, "start"), (end, "end"))]
+        patched = model.clone()
+        patched.add_wrapper_with_key(
+            WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend", _BlendedLoras(*layers, alphas_input(alphas))
+        )
+        return io.NodeOutput(patched)
+
+
+class _BlendedLoras:
+    """Wrapper around one call of the UNet."""
+
+    def __init__(self, start: dict[str, LowRank], end: dict[str, LowRank], alphas: Alphas) -> None:
+        self.start, self.end, self.alphas = start, end, alphas
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        unet: nn.Module = executor.class_obj
+        try:
+            with blended_loras(_located(unet, self.start), _located(unet, self.end), self.alphas):
+                return executor(*args, **kwargs)  # type: ignore[no-any-return]
+        except InvalidInput as error:
+            raise InvalidInput(f"LoRA Blend: {error}") from error
+
+
+def _located(unet: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, LowRank]:
+    return {unet.get_submodule(path): update for path, update in layers.items()}
+
+
+def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
+    """Path in the UNet -> update. ComfyUI's own reader understands the key styles of every trainer it knows."""
+    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map, log_missing=False)
+    if not found:
+        raise InvalidInput(
+            f"{name} is not a LoRA for this model: none of its {len(lora)} entries names a layer of the model"
+        )
+    read = {key for adapter in found.values() if isinstance(adapter, LoRAAdapter) for key in adapter.loaded_keys}
+    unread = [key for key in lora if key not in read and not key.startswith(("lora_te", "text_encoder"))]
+    if unread:
+        raise InvalidInput(
+            f"{name} has {len(unread)} entries that are not plain LoRA layers of this model, the first is "
+            f"{unread[0]!r}; use a LoRA fitted on this model"
+        )
+    layers = {}
+    for key, adapter in found.items():
+        path = key.removeprefix(NETWORK).removesuffix(".weight")
+        layers[path] = _low_rank(adapter, name)
+        check_fits(model.model.diffusion_model.get_submodule(path), layers[path])
+    return layers
+
+
+def _low_rank(adapter: LoRAAdapter, name: str) -> LowRank:
+    up, down, alpha, mid, dora_scale, reshape = adapter.weights
+    if mid is not None or dora_scale is not None or reshape is not None:
+        raise InvalidInput(f"{name} uses Tucker layers, DoRA or reshaping, which cannot be blended; use a plain LoRA")
+    return LowRank(down, up, 1.0 if alpha is None else alpha / down.shape[0])

@@ -1,0 +1,59 @@
+"""Fixtures of the browser tests: one ComfyUI and one Chromium a session, one page a test.
+
+MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to test against it.
+MORPH_VUE_NODES=1: draw the nodes with the front end's newer renderer ("Nodes 2.0"; recent ones only).
+MORPH_SCREENSHOTS: a folder to keep the screenshots in; by default it is the test's temporary one.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from morph_tests.browser.driver import (
+    ComfyPage,
+    NoChromium,
+    open_comfy_page,
+    running_chromium,
+    why_page_cannot_open,
+)
+from morph_tests.comfy_host import ComfyHost, running_comfyui, why_comfyui_cannot_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    if reason := why_page_cannot_open():
+        pytest.skip(reason)
+    try:
+        with running_chromium() as browser:
+            yield browser
+    except NoChromium as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
+    if reason := why_comfyui_cannot_run():
+        pytest.skip(reason)
+    front_end = os.environ.get("MORPH_FRONT_END_ROOT")
+    arguments = ("--front-end-root", front_end) if front_end else ()
+    with running_comfyui(tmp_path_factory.mktemp("browser"), arguments) as host:
+        yield host
+
+
+@pytest.fixture
+def comfy_page(chromium: "Browser", comfyui: ComfyHost) -> Iterator[ComfyPage]:
+    settings = {"Comfy.VueNodes.Enabled": os.environ.get("MORPH_VUE_NODES") == "1"}
+    with open_comfy_page(chromium, comfyui, settings) as page:
+        yield page
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get("MORPH_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,34 @@
+"""The example workflows that need no download open and run in ComfyUI's own page."""
+
+from pathlib import Path
+
+import pytest
+from morph_tests.browser.driver import ComfyPage
+from morph_tests.comfy_host import REPOSITORY, Run
+from PIL import Image
+
+WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*toy*.json"))
+
+if not WORKFLOWS:
+    pytest.skip("example_workflows/ holds no *toy*.json.", allow_module_level=True)
+
+
+def assert_saved_images(run: Run) -> None:
+    assert run.files, "no node saved or previewed an image"
+    for file in run.files:
+        with Image.open(file) as image:
+            image.verify()
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.stem)
+def test_workflow_runs_from_the_page(comfy_page: ComfyPage, workflow: Path, screenshots: Path) -> None:
+    comfy_page.load(workflow)
+    assert comfy_page.unknown_node_types() == []
+    assert comfy_page.dialogs() == []
+
+    assert_saved_images(comfy_page.run())
+    comfy_page.screenshot(screenshots / f"{workflow.stem}.png")
+    assert comfy_page.run().executed == frozenset(), "a second Run repeats work"
+
+    assert comfy_page.dialogs() == []
+    assert comfy_page.errors_naming("morph") == []

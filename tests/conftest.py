@@ -1,0 +1,34 @@
+"""Makes the pack importable in tests as `morph_pack` and the tests' own helpers as `morph_tests`.
+
+The repository's root is a package that only ComfyUI can import (its `__init__.py` imports the nodes), and its folder
+`nodes` has the name of a ComfyUI module. So the root is never on `sys.path`, and pytest must not import it.
+"""
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _register(name: str, folder: Path) -> None:
+    package = types.ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
+
+
+_register("morph_pack", ROOT)
+_register("morph_tests", ROOT / "tests")
+
+
+class _RootIsNoPackage:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> Any:
+        return pytest.Dir.from_parent(parent, path=path) if path == ROOT else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_RootIsNoPackage())
