@@ -36,7 +36,9 @@ START_TIMEOUT = 240.0  # seconds; importing torch on a busy machine takes most o
 RUN_TIMEOUT = 600.0
 POLL_INTERVAL = 0.1
 ENDINGS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
-NOT_NEEDED_TO_START = frozenset({"torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"})
+NOT_NEEDED_TO_START = frozenset(
+    {"torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
+)
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -76,7 +78,9 @@ def why_comfyui_cannot_run() -> str | None:
     requirements = (comfyui / "requirements.txt").read_text(encoding="utf-8")
     required = re.findall(r"^[A-Za-z0-9][\w.-]*", requirements, flags=re.MULTILINE)
     missing = [
-        name for name in [*required, "websocket-client"] if name not in NOT_NEEDED_TO_START and not _is_installed(name)
+        name
+        for name in [*required, "websocket-client"]
+        if name not in NOT_NEEDED_TO_START and not _is_installed(name)
     ]
     if missing:
         return f"ComfyUI needs {', '.join(missing)}: pip install {' '.join(missing)}."
@@ -109,12 +113,16 @@ class RunLog:
     def executed(self, prompt_id: str) -> frozenset[str]:
         """Ids of the nodes that were run, cached ones excluded."""
         events = self._events[prompt_id]
-        return frozenset(data["node"] for kind, data in events if kind == "executing" and data["node"])
+        return frozenset(
+            data["node"] for kind, data in events if kind == "executing" and data["node"]
+        )
 
     def cached(self, prompt_id: str) -> frozenset[str]:
         """Ids of the nodes whose earlier result was still good when the run began."""
         events = self._events[prompt_id]
-        return frozenset(node for kind, data in events if kind == "execution_cached" for node in data["nodes"])
+        return frozenset(
+            node for kind, data in events if kind == "execution_cached" for node in data["nodes"]
+        )
 
     def has_ended(self, prompt_id: str) -> bool:
         return any(kind in ENDINGS for kind, _ in self._events[prompt_id])
@@ -199,7 +207,9 @@ class ComfyHost:
             self._receive(deadline, f"The run had not ended after {timeout:.0f} s.")
         return self.finished_run(prompt_id, self._run_log)
 
-    def wait_until_executing(self, prompt_id: str, node_id: str, timeout: float = RUN_TIMEOUT) -> None:
+    def wait_until_executing(
+        self, prompt_id: str, node_id: str, timeout: float = RUN_TIMEOUT
+    ) -> None:
         """Return as soon as a node of a prompt queued here has begun to run."""
         deadline = time.monotonic() + timeout
         while node_id not in self._run_log.executed(prompt_id):
@@ -260,7 +270,9 @@ class ComfyHost:
 
     def _request(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            self.url + path, data=data, headers={"Content-Type": "application/json"}
+        )
         with _direct_opener().open(request, timeout=60) as answer:
             content = answer.read()
         return json.loads(content) if content else None
@@ -287,10 +299,13 @@ def _raise_if_failed(entry: dict[str, Any]) -> None:
     if error := messages.get("execution_error"):
         raise RunFailed(
             f"Node {error['node_id']} ({error['node_type']}) failed: "
-            f"{error['exception_type']}: {error['exception_message'].strip()}\n" + "".join(error["traceback"])
+            f"{error['exception_type']}: {error['exception_message'].strip()}\n"
+            + "".join(error["traceback"])
         )
     if interrupted := messages.get("execution_interrupted"):
-        raise RunInterrupted(f"Cancelled in node {interrupted['node_id']} ({interrupted['node_type']}).")
+        raise RunInterrupted(
+            f"Cancelled in node {interrupted['node_id']} ({interrupted['node_type']})."
+        )
     if not entry["status"]["completed"]:
         raise RunFailed(f"The run ended without success:\n{_indented(entry['status'])}")
 

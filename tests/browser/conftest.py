@@ -1,7 +1,7 @@
 """Fixtures of the browser tests: one ComfyUI and one Chromium a session, one page a test.
 
 MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to test against it.
-MORPH_VUE_NODES=1: draw the nodes with the front end's newer renderer ("Nodes 2.0"; recent ones only).
+MORPH_VUE_NODES=1: draw the nodes as "Nodes 2.0" does, which is unfinished in older front ends.
 MORPH_SCREENSHOTS: a folder to keep the screenshots in; by default it is the test's temporary one.
 """
 

@@ -55,6 +55,16 @@ UNKNOWN_NODE_TYPES = """() => {
         (node) => [node.type, ...(node.subgraph ? inGraph(node.subgraph) : [])]);
     return inGraph(window.app.graph).filter((type) => !LiteGraph.registered_node_types[type]);
 }"""
+# The front end logs what an extension threw as {error}, which a console shows without the stack
+# that tells whose code it was. The last line added is the caller, lost by wrapping console.error.
+LOG_STACKS = """{
+    const log = console.error;
+    const stack = (value) => value instanceof Error ? value.stack : value;
+    console.error = (...values) => log(
+        ...values.map((value) => value?.error instanceof Error ? value.error.stack : stack(value)),
+        new Error().stack.split("\\n")[2],
+    );
+}"""
 FIT_VIEW = "() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 
 
@@ -75,7 +85,9 @@ def running_chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=_chromium(playwright), args=CHROMIUM_ARGUMENTS
+        )
         try:
             yield browser
         finally:
@@ -110,6 +122,7 @@ class ComfyPage:
         self.errors: list[PageError] = []
         self._host = host
         self._run_log = RunLog()
+        page.add_init_script(LOG_STACKS)
         page.on("console", self._note_console)
         page.on("pageerror", self._note_exception)
         page.on("websocket", lambda socket: socket.on("framereceived", self._run_log.add))
@@ -125,7 +138,9 @@ class ComfyPage:
         """Open a workflow file through the file input behind the front end's Open command."""
         nodes = json.loads(workflow.read_text(encoding="utf-8"))["nodes"]
         self.page.set_input_files(FILE_INPUT, workflow)
-        self.page.wait_for_function(WORKFLOW_IS_OPEN, arg=[workflow.stem, len(nodes)], timeout=PAGE_TIMEOUT * 1000)
+        self.page.wait_for_function(
+            WORKFLOW_IS_OPEN, arg=[workflow.stem, len(nodes)], timeout=PAGE_TIMEOUT * 1000
+        )
 
     def unknown_node_types(self) -> list[str]:
         """Types of the nodes in the graph, subgraphs included, that the front end does not know."""
@@ -164,7 +179,8 @@ class ComfyPage:
         return [
             error
             for error in self.errors
-            if (not error.url or error.url.startswith(self._host.url)) and matches(f"{error.text} {error.url}")
+            if (not error.url or error.url.startswith(self._host.url))
+            and matches(f"{error.text} {error.url}")
         ]
 
     def _press_run(self) -> str:
@@ -188,7 +204,9 @@ def _queues_a_prompt(response: Response) -> bool:
 
 
 @contextmanager
-def open_comfy_page(browser: Browser, host: ComfyHost, settings: Mapping[str, Any]) -> Iterator[ComfyPage]:
+def open_comfy_page(
+    browser: Browser, host: ComfyHost, settings: Mapping[str, Any]
+) -> Iterator[ComfyPage]:
     """A page of `host` in a browser profile of its own.
 
     `settings` go by the front end's own ids; ComfyUI keeps them for the pages opened after this.

@@ -101,9 +101,14 @@ def test_run_that_comfyui_refuses_is_noticed(comfy_page: ComfyPage, workflow: Pa
         comfy_page.run()
 
 
-def test_console_errors_are_kept(comfy_page: ComfyPage) -> None:
-    comfy_page.page.evaluate("() => console.error('The Pack is broken')")
-    comfy_page.page.evaluate("() => void fetch('/no_such_pack')")
-    comfy_page.page.evaluate("() => void setTimeout(() => { throw new Error('pack threw'); })")
-    comfy_page.page.wait_for_timeout(1000)
-    assert len(comfy_page.errors_naming("pack")) == 3
+def test_errors_are_kept_with_their_source(comfy_page: ComfyPage) -> None:
+    page = comfy_page.page
+    page.evaluate("() => console.error('The pack is broken')")
+    page.evaluate("() => console.error('A hook threw', {error: new Error('pack hook')})")
+    page.evaluate("() => void setTimeout(() => { throw new Error('pack threw'); })")
+    page.evaluate("() => void fetch('/pack/missing.js')")
+    page.evaluate("() => void fetch('http://elsewhere.invalid/pack').catch(() => {})")
+    page.evaluate("() => console.error('Something else')\n//# sourceURL=pack.js")
+    page.wait_for_timeout(1000)
+    found = comfy_page.errors_naming("PACK")
+    assert len(found) == 5, found
