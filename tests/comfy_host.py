@@ -36,9 +36,7 @@ START_TIMEOUT = 240.0  # seconds; importing torch on a busy machine takes most o
 RUN_TIMEOUT = 600.0
 POLL_INTERVAL = 0.1
 ENDINGS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
-NOT_NEEDED_TO_START = frozenset(
-    {"torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
-)
+NOT_NEEDED_TO_START = frozenset({"torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"})
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -78,9 +76,7 @@ def why_comfyui_cannot_run() -> str | None:
     requirements = (comfyui / "requirements.txt").read_text(encoding="utf-8")
     required = re.findall(r"^[A-Za-z0-9][\w.-]*", requirements, flags=re.MULTILINE)
     missing = [
-        name
-        for name in [*required, "websocket-client"]
-        if name not in NOT_NEEDED_TO_START and not _is_installed(name)
+        name for name in [*required, "websocket-client"] if name not in NOT_NEEDED_TO_START and not _is_installed(name)
     ]
     if missing:
         return f"ComfyUI needs {', '.join(missing)}: pip install {' '.join(missing)}."
@@ -102,8 +98,8 @@ class RunLog:
         self._events: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
 
     def add(self, frame: str | bytes) -> None:
-        """File one frame; binary ones are preview images and are ignored."""
-        if isinstance(frame, bytes):
+        """File one frame; binary ones are preview images and are ignored, as is an empty last one."""
+        if isinstance(frame, bytes) or not frame:
             return
         message = json.loads(frame)
         prompt_id = (message.get("data") or {}).get("prompt_id")
@@ -113,16 +109,12 @@ class RunLog:
     def executed(self, prompt_id: str) -> frozenset[str]:
         """Ids of the nodes that were run, cached ones excluded."""
         events = self._events[prompt_id]
-        return frozenset(
-            data["node"] for kind, data in events if kind == "executing" and data["node"]
-        )
+        return frozenset(data["node"] for kind, data in events if kind == "executing" and data["node"])
 
     def cached(self, prompt_id: str) -> frozenset[str]:
         """Ids of the nodes whose earlier result was still good when the run began."""
         events = self._events[prompt_id]
-        return frozenset(
-            node for kind, data in events if kind == "execution_cached" for node in data["nodes"]
-        )
+        return frozenset(node for kind, data in events if kind == "execution_cached" for node in data["nodes"])
 
     def has_ended(self, prompt_id: str) -> bool:
         return any(kind in ENDINGS for kind, _ in self._events[prompt_id])
@@ -178,6 +170,10 @@ class ComfyHost:
         """Everything ComfyUI has written to its console so far."""
         return self._log_file.read_text(encoding="utf-8", errors="replace")
 
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines ComfyUI has written to its console."""
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
     def get(self, path: str) -> Any:
         """The JSON answer to GET `path`."""
         return self._request(path)
@@ -207,9 +203,7 @@ class ComfyHost:
             self._receive(deadline, f"The run had not ended after {timeout:.0f} s.")
         return self.finished_run(prompt_id, self._run_log)
 
-    def wait_until_executing(
-        self, prompt_id: str, node_id: str, timeout: float = RUN_TIMEOUT
-    ) -> None:
+    def wait_until_executing(self, prompt_id: str, node_id: str, timeout: float = RUN_TIMEOUT) -> None:
         """Return as soon as a node of a prompt queued here has begun to run."""
         deadline = time.monotonic() + timeout
         while node_id not in self._run_log.executed(prompt_id):
@@ -240,9 +234,9 @@ class ComfyHost:
         try:
             self._run_log.add(self._socket.recv())
         except websocket.WebSocketTimeoutException:
-            raise TimeoutError(f"{complaint} ComfyUI's log ends:\n{self._log_tail()}") from None
-        except websocket.WebSocketException as error:
-            raise RunFailed(f"ComfyUI is gone. Its log ends:\n{self._log_tail()}") from error
+            raise TimeoutError(f"{complaint} ComfyUI's log ends:\n{self.log_tail()}") from None
+        except (websocket.WebSocketException, OSError) as error:
+            raise RunFailed(f"ComfyUI is gone. Its log ends:\n{self.log_tail()}") from error
 
     def _history_entry(self, prompt_id: str) -> dict[str, Any]:
         # The history is written just after the websocket announces the end of the run.
@@ -265,14 +259,9 @@ class ComfyHost:
                     if isinstance(value, dict) and "filename" in value:
                         yield folders[value["type"]] / value["subfolder"] / value["filename"]
 
-    def _log_tail(self, lines: int = 40) -> str:
-        return "\n".join(self.log_text().splitlines()[-lines:])
-
     def _request(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.url + path, data=data, headers={"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self.url + path, data=data, headers={"Content-Type": "application/json"})
         with _direct_opener().open(request, timeout=60) as answer:
             content = answer.read()
         return json.loads(content) if content else None
@@ -299,13 +288,10 @@ def _raise_if_failed(entry: dict[str, Any]) -> None:
     if error := messages.get("execution_error"):
         raise RunFailed(
             f"Node {error['node_id']} ({error['node_type']}) failed: "
-            f"{error['exception_type']}: {error['exception_message'].strip()}\n"
-            + "".join(error["traceback"])
+            f"{error['exception_type']}: {error['exception_message'].strip()}\n" + "".join(error["traceback"])
         )
     if interrupted := messages.get("execution_interrupted"):
-        raise RunInterrupted(
-            f"Cancelled in node {interrupted['node_id']} ({interrupted['node_type']})."
-        )
+        raise RunInterrupted(f"Cancelled in node {interrupted['node_id']} ({interrupted['node_type']}).")
     if not entry["status"]["completed"]:
         raise RunFailed(f"The run ended without success:\n{_indented(entry['status'])}")
 
@@ -314,6 +300,7 @@ def _raise_if_failed(entry: dict[str, Any]) -> None:
 def running_comfyui(folder: Path, arguments: Sequence[str] = ()) -> Iterator[ComfyHost]:
     """Run ComfyUI on the CPU with this pack, all its data under `folder`, until the block ends.
 
+    `folder` exists and is empty, as pytest's tmp_path is.
     `arguments` are further command-line options of ComfyUI, such as ("--cache-none",).
     """
     base = _prepared_base(folder / "comfyui")

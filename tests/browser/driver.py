@@ -85,9 +85,7 @@ def running_chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=_chromium(playwright), args=CHROMIUM_ARGUMENTS
-        )
+        browser = playwright.chromium.launch(executable_path=_chromium(playwright), args=CHROMIUM_ARGUMENTS)
         try:
             yield browser
         finally:
@@ -138,9 +136,7 @@ class ComfyPage:
         """Open a workflow file through the file input behind the front end's Open command."""
         nodes = json.loads(workflow.read_text(encoding="utf-8"))["nodes"]
         self.page.set_input_files(FILE_INPUT, workflow)
-        self.page.wait_for_function(
-            WORKFLOW_IS_OPEN, arg=[workflow.stem, len(nodes)], timeout=PAGE_TIMEOUT * 1000
-        )
+        self.page.wait_for_function(WORKFLOW_IS_OPEN, arg=[workflow.stem, len(nodes)], timeout=PAGE_TIMEOUT * 1000)
 
     def unknown_node_types(self) -> list[str]:
         """Types of the nodes in the graph, subgraphs included, that the front end does not know."""
@@ -162,7 +158,9 @@ class ComfyPage:
         deadline = time.monotonic() + timeout
         while not self._run_log.has_ended(prompt_id):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"The run had not ended after {timeout:.0f} s.")
+                raise TimeoutError(
+                    f"The run had not ended after {timeout:.0f} s. ComfyUI's log ends:\n{self._host.log_tail()}"
+                )
             self.page.wait_for_timeout(100)
         return self._host.finished_run(prompt_id, self._run_log)
 
@@ -179,8 +177,7 @@ class ComfyPage:
         return [
             error
             for error in self.errors
-            if (not error.url or error.url.startswith(self._host.url))
-            and matches(f"{error.text} {error.url}")
+            if (not error.url or error.url.startswith(self._host.url)) and matches(f"{error.text} {error.url}")
         ]
 
     def _press_run(self) -> str:
@@ -204,9 +201,7 @@ def _queues_a_prompt(response: Response) -> bool:
 
 
 @contextmanager
-def open_comfy_page(
-    browser: Browser, host: ComfyHost, settings: Mapping[str, Any]
-) -> Iterator[ComfyPage]:
+def open_comfy_page(browser: Browser, host: ComfyHost, settings: Mapping[str, Any]) -> Iterator[ComfyPage]:
     """A page of `host` in a browser profile of its own.
 
     `settings` go by the front end's own ids; ComfyUI keeps them for the pages opened after this.

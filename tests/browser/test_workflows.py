@@ -21,9 +21,7 @@ def assert_saved_images(run: Run) -> None:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.stem)
-def test_workflow_runs_from_the_page(
-    comfy_page: ComfyPage, workflow: Path, screenshots: Path
-) -> None:
+def test_workflow_runs_from_the_page(comfy_page: ComfyPage, workflow: Path, screenshots: Path) -> None:
     comfy_page.load(workflow)
     assert comfy_page.unknown_node_types() == []
     assert comfy_page.dialogs() == []

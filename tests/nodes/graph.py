@@ -1,0 +1,90 @@
+"""Runs nodes as ComfyUI does, and makes the values that go between them."""
+
+import itertools
+from typing import Any
+
+import comfy.model_management
+import nodes
+import torch
+from comfy_extras.nodes_train import LoraModelLoader
+from morph_pack.morph_core.lora import LoraWeights
+from morph_pack.morph_core.toy import model as toy_model
+from morph_pack.nodes import NODE_CLASS_MAPPINGS
+from torch import Tensor, nn
+
+PREFIX = "MorphDrag"
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def run(node: str, **inputs: Any) -> Any:
+    """The outputs of one of the pack's nodes, executed in inference mode on a locked clone of its class."""
+    cls = NODE_CLASS_MAPPINGS[PREFIX + node].PREPARE_CLASS_CLONE({})
+    with torch.inference_mode():
+        return cls.EXECUTE_NORMALIZED(**inputs).result
+
+
+def sample(
+    model: Any, positive: Any, noise: Tensor, steps: int, negative: Any = None, cfg: float = 1.0, start: int = 0
+) -> Tensor:
+    """KSampler (Advanced) as the morph uses it: from the noise given, ddim on ddim_uniform."""
+    with torch.inference_mode():
+        (latent,) = nodes.KSamplerAdvanced().sample(
+            *(model, "disable", 0, steps, cfg, "ddim", "ddim_uniform", positive, negative or positive),
+            *({"samples": noise}, start, 10000, "disable"),
+        )
+    return latent["samples"]
+
+
+def with_lora(model: Any, lora: LoraWeights, strength: float = 1.0) -> Any:
+    """The MODEL from ComfyUI's own Load LoRA Model."""
+    with torch.inference_mode():
+        return LoraModelLoader().load_lora_model(model, lora, strength)[0]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def latent(seed: int = 0, rows: int = 1, channels: int = 4, size: tuple[int, int] = (8, 12)) -> dict[str, Tensor]:
+    """A LATENT of random values, not square, so that height and width cannot be swapped unnoticed."""
+    return {"samples": normal(rows, channels, *size, seed=seed)}
+
+
+def conditioning(seed: int = 0, rows: int = 1, **options: Any) -> list[Any]:
+    """A CONDITIONING of one random prompt."""
+    return [[normal(rows, 8, toy_model.TEXT_WIDTH, seed=100 + seed), options]]
+
+
+def random_lora(seed: int, rank: int = 4, skip: int = 0, size: float = 0.2) -> LoraWeights:
+    """A LoRA for the toy UNet under kohya's names, large enough to change what the model does.
+
+    skip: leave out every skip-th layer. alpha is not the rank, so that forgetting it shows.
+    """
+    with torch.device("meta"):
+        unet = toy_model.new_unet()
+    layers = [name for name, _ in unet.named_modules() if name.endswith(ATTENTION)]
+    lora: LoraWeights = {}
+    for i, name in enumerate(layers):
+        if skip and i % skip == 0:
+            continue
+        out, inner = unet.get_submodule(name).weight.shape
+        key = "lora_unet_" + name.replace(".", "_")
+        lora[f"{key}.lora_down.weight"] = normal(rank, inner, seed=1000 * seed + 2 * i) / inner**0.5
+        lora[f"{key}.lora_up.weight"] = normal(out, rank, seed=1000 * seed + 2 * i + 1) * size
+        lora[f"{key}.alpha"] = torch.tensor(rank / 2)
+    return lora
+
+
+def hooks_on(model: Any) -> list[str]:
+    """Names of the modules of a MODEL that have hooks of any kind."""
+    return [
+        name
+        for name, module in model.model.named_modules()
+        if any(itertools.chain(module._forward_hooks, module._forward_pre_hooks, module._backward_hooks))
+    ]
+
+
+def diffusion_model(model: Any) -> nn.Module:
+    """The network of a MODEL, with its weights as they are without LoRAs."""
+    comfy.model_management.unload_all_models()
+    return model.model.diffusion_model
