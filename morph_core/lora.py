@@ -100,15 +100,14 @@ class _FrameUpdate:
 
 
 def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas) -> _FrameUpdate:
-    weight = layer.weight
-    device = weight.device
+    weight: Tensor = layer.weight  # type: ignore[assignment]
     alpha = torch.tensor(alphas, dtype=torch.float32)
     downs, ups, shares = [], [], []
     for update, share in ((start, 1 - alpha), (end, alpha)):
         if update is None:
             continue
         check_fits(layer, update)
-        down, up = update.down.to(device), update.up.to(device)
+        down, up = update.down.to(weight.device), update.up.to(weight.device)
         if weight.ndim == 2:
             down, up = down.flatten(1), up.flatten(1)
         downs.append(down)
@@ -119,10 +118,11 @@ def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, 
 
 def check_fits(layer: nn.Module, update: LowRank) -> None:
     """Raise `InvalidInput` when an update's shapes are not those of the layer."""
-    out, *inner = layer.weight.shape
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    out, *inner = weight.shape
     fits_in = list(update.down.shape[1:]) in ([*inner], [*inner, 1, 1])
     if not fits_in or tuple(update.up.shape[:2]) != (out, update.rank):
         raise InvalidInput(
             f"a LoRA layer of shapes {tuple(update.up.shape)} and {tuple(update.down.shape)} does not fit a weight of "
-            f"shape {tuple(layer.weight.shape)}; use a LoRA that was fitted on this model"
+            f"shape {tuple(weight.shape)}; use a LoRA that was fitted on this model"
         )

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ddim
 from .adain import adain
@@ -16,7 +16,7 @@ from .alphas import Alphas, alpha_schedule, reschedule_alphas
 from .attention import last_mixed_sigma, mixed_self_attention
 from .denoise import Denoise, unet_denoiser
 from .errors import InvalidInput
-from .lora import LoraWeights, blended_loras, read_lora
+from .lora import LoraWeights, LowRank, blended_loras, read_lora
 from .lora_fit import LoraFit, fit_lora
 from .perceptual import perceptual_distances
 from .pipeline import LatentDiffusion
@@ -96,8 +96,8 @@ def prepare_end(
     latent, text = model.encode_images(image), model.encode_text([caption])
     if lora is None:
         return End(latent, text, {})
-    progress = on_stage and (lambda i, n: on_stage("fitting LoRA", i, n))
-    fitted = fit_lora(model.unet, latent, text, model.train_alphas, lora, model.prediction, on_step=progress)
+    on_step = _reporter(on_stage, "fitting LoRA")
+    fitted = fit_lora(model.unet, latent, text, model.train_alphas, lora, model.prediction, on_step=on_step)
     return End(latent, text, fitted.weights)
 
 
@@ -146,19 +146,24 @@ def sample_frames(
                 patches.enter_context(mixed_self_attention(model.unet, alphas, blocks=config.attention_blocks))
             return plain(x, sigma)
 
-    progress = on_stage and (lambda i, n, x0: on_stage("sampling frames", i, n))
     with blended_loras(_layers(model, start), _layers(model, end), alphas):
-        return ddim.sample(denoise, x, sigmas, progress)
+        return ddim.sample(denoise, x, sigmas, _reporter(on_stage, "sampling frames"))
 
 
 def _invert_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnStage | None) -> Tensor:
     denoise: Denoise = unet_denoiser(
         model.unet, end.text, sigmas_of(model.train_alphas).to(end.latent), model.prediction
     )
-    progress = on_stage and (lambda i, n, x0: on_stage("inverting", i, n))
     with blended_loras(_layers(model, end), {}, (0.0,)):
-        return ddim.invert(denoise, end.latent, sigmas, progress)
+        return ddim.invert(denoise, end.latent, sigmas, _reporter(on_stage, "inverting"))
 
 
-def _layers(model: LatentDiffusion, end: End):  # type: ignore[no-untyped-def]
+def _layers(model: LatentDiffusion, end: End) -> dict[nn.Module, LowRank]:
     return read_lora(end.lora, model.unet) if end.lora else {}
+
+
+def _reporter(on_stage: OnStage | None, stage: str) -> Callable[..., None] | None:
+    """`on_stage` as the callback of a loop that is one stage."""
+    if on_stage is None:
+        return None
+    return lambda done, total, *_: on_stage(stage, done, total)

@@ -27,7 +27,7 @@ def laplacian_pyramid_distances(frames: Tensor) -> Tensor:
 
 def _contrast_bands(images: Tensor) -> list[Tensor]:
     """A Laplacian pyramid, every band but the last divided by its local mean magnitude."""
-    bands = []
+    bands: list[Tensor] = []
     while len(bands) < LEVELS - 1 and min(images.shape[-2:]) >= 8:
         small = _blurred(images)[..., ::2, ::2]
         band = images - interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)

@@ -54,13 +54,13 @@ class DiffusersPipeline:
     @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> Tensor:
         """(B, T, D)"""
-        return self._pipeline.encode_prompt(list(captions), self.unet.device, 1, False)[0]  # type: ignore[no-any-return]
+        return self._pipeline.encode_prompt(list(captions), self.unet.device, 1, False)[0]
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 to scaled latents (B, 4, H/8, W/8)."""
         vae = self._pipeline.vae
-        return vae.encode((images * 2 - 1).to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor  # type: ignore[no-any-return]
+        return vae.encode((images * 2 - 1).to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:

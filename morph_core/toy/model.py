@@ -38,7 +38,7 @@ class _TextAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self._projections())
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, T, D)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _projections(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         return self.q_proj, self.k_proj, self.v_proj
@@ -54,7 +54,31 @@ class _TextLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.layer_norm1(x))
         hidden = nn.functional.gelu(self.mlp["fc1"](self.layer_norm2(x)))
-        return x + self.mlp["fc2"](hidden)  # type: ignore[no-any-return]
+        return x + self.mlp["fc2"](hidden)
+
+
+class _TextEmbeddings(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(len(WORDS), TEXT_WIDTH)
+        self.position_embedding = nn.Embedding(MAX_TOKENS, TEXT_WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]
+
+
+class _TextModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = _TextEmbeddings()
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList([_TextLayer(TEXT_WIDTH, heads=2)])})
+        self.final_layer_norm = nn.LayerNorm(TEXT_WIDTH)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embeddings(tokens)
+        for layer in self.encoder["layers"].children():
+            x = layer(x)
+        return self.final_layer_norm(x)
 
 
 class TextEncoder(nn.Module):
@@ -75,24 +99,11 @@ class TextEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        text = nn.Module()
-        text.embeddings = nn.ModuleDict(
-            {
-                "token_embedding": nn.Embedding(len(WORDS), TEXT_WIDTH),
-                "position_embedding": nn.Embedding(MAX_TOKENS, TEXT_WIDTH),
-            }
-        )
-        text.encoder = nn.ModuleDict({"layers": nn.ModuleList([_TextLayer(TEXT_WIDTH, heads=2)])})
-        text.final_layer_norm = nn.LayerNorm(TEXT_WIDTH)
-        self.text_model = text
+        self.text_model = _TextModel()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (B, T) integers, T <= MAX_TOKENS. Returns (B, T, TEXT_WIDTH)."""
-        tables = self.text_model.embeddings
-        x = tables["token_embedding"](tokens) + tables["position_embedding"].weight[: tokens.shape[1]]
-        for layer in self.text_model.encoder["layers"]:
-            x = layer(x)
-        return self.text_model.final_layer_norm(x)  # type: ignore[no-any-return]
+        return self.text_model(tokens)
 
 
 def new_autoencoder() -> "AutoencoderKL":
@@ -150,12 +161,12 @@ class ToyModel:
         """(B, MAX_TOKENS, TEXT_WIDTH) embeddings of B captions; an empty caption is the unconditional one."""
         weight = self.text_encoder.text_model.final_layer_norm.weight
         tokens = torch.tensor(tokenize(captions), device=weight.device)
-        return self.text_encoder(tokens)  # type: ignore[no-any-return]
+        return self.text_encoder(tokens)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 to scaled latents (B, 4, H/4, W/4)."""
-        posterior = self.autoencoder.encode(images * 2 - 1).latent_dist  # type: ignore[union-attr]
+        posterior = self.autoencoder.encode(images * 2 - 1).latent_dist
         return posterior.mode() * SCALE_FACTOR
 
     @torch.no_grad()

@@ -1,12 +1,13 @@
-import time
-def test_probe(model, core):
-    import torch
-    from morph_tests.nodes.graph import run, sample, latent, conditioning, random_lora, with_lora, normal
-    t=time.time()
-    c=conditioning()
-    x=normal(1,4,8,12,seed=1)*14
-    a=sample(model,c,x,10); print("plain", time.time()-t, a.std())
-    t=time.time()
-    b=sample(with_lora(model,random_lora(1)),c,x,10); print("lora", time.time()-t, (a-b).abs().max(), (a-b).std())
-    b=sample(model,conditioning(3),x,10); print("cond", time.time()-t, (a-b).abs().max(), (a-b).std())
+from morph_tests.nodes.test_morph import *
+def test_p(toy):
+    import nodes
+    model,clip,vae=toy
+    image, prompt, lora = latent(0,size=(16,16)), conditioning(0), random_lora(0)
+    for att in (0.0,.6):
+        frames = morph_in_comfyui(model, [image] * 2, [prompt] * 2, [lora] * 2, replace(PLAIN, frames=8,attention=att))
+        print((frames-frames[:1]).abs().amax((1,2,3)))
+        with torch.inference_mode():
+            (im,)=nodes.VAEDecode().decode(vae,{"samples":frames})
+            print((im-im[:1]).abs().amax((1,2,3)))
+            print(run("RescheduleAlphas",images=im,alphas_in=alpha_schedule(8),frames=0,metric="laplacian pyramid")[0])
     assert 0

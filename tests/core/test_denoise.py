@@ -1,0 +1,124 @@
+import pytest
+import torch
+from morph_pack.morph_core.denoise import to_x0, unet_denoiser
+from morph_pack.morph_core.errors import UnsupportedModel
+from morph_pack.morph_core.schedule import alphas_cumprod, sigmas_of
+
+ALPHAS = alphas_cumprod()
+SIGMAS = sigmas_of(ALPHAS)
+
+
+def latents(rows=2, seed=1):
+    return torch.randn(rows, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def context(rows=1, seed=2):
+    return torch.randn(rows, 5, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_true_output_gives_back_the_true_latent(prediction):
+    x0, noise = latents(seed=3), latents(seed=4)
+    alpha = ALPHAS[600]
+    output = {"epsilon": noise, "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * x0}[prediction]
+    x = x0 + SIGMAS[600] * noise
+    torch.testing.assert_close(to_x0(x, output, SIGMAS[600], prediction), x0, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("t", [1, 500, 981])
+def test_x0_is_that_of_the_published_scheduler(prediction, t):
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        clip_sample=False,
+    )
+    scheduler.set_timesteps(50)
+    z, output = latents(seed=5), latents(seed=6)
+    expected = scheduler.step(output, t, z).pred_original_sample
+    torch.testing.assert_close(
+        to_x0(z / ALPHAS[t].sqrt(), output, SIGMAS[t], prediction), expected, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_epsilon_and_v_of_one_function_give_one_x0():
+    x, sigma = latents(), torch.tensor(2.5)
+    noise = torch.tanh(x)  # any function
+    v = (noise - sigma * (x - sigma * noise)) / (sigma**2 + 1) ** 0.5  # sqrt(ᾱ)·noise − sqrt(1 − ᾱ)·x0
+    torch.testing.assert_close(
+        to_x0(x, noise, sigma, "epsilon"), to_x0(x, v, sigma, "v_prediction"), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("prediction", ["sample", "flow_prediction", ""])
+def test_other_predictions_are_refused_by_name(prediction):
+    with pytest.raises(UnsupportedModel, match=f"{prediction!r}"):
+        to_x0(latents(), latents(), torch.tensor(1.0), prediction)
+
+
+@pytest.mark.parametrize("t", [0, 1, 500, 999])
+def test_the_unet_sees_the_variance_preserving_latent_and_its_timestep(unet, t):
+    z = latents()
+    rows = context(2)
+    noise = unet(z, t, rows).sample
+    expected = (z - (1 - ALPHAS[t]).sqrt() * noise) / ALPHAS[t].sqrt()  # eq. 9 of the DDIM paper
+    x0 = unet_denoiser(unet, rows, SIGMAS)(z / ALPHAS[t].sqrt(), SIGMAS[t])
+    torch.testing.assert_close(x0, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_v_prediction_is_read_as_such(unet):
+    z, t = latents(), 700
+    v = unet(z, t, context(2)).sample
+    expected = ALPHAS[t].sqrt() * z - (1 - ALPHAS[t]).sqrt() * v
+    x0 = unet_denoiser(unet, context(2), SIGMAS, "v_prediction")(z / ALPHAS[t].sqrt(), SIGMAS[t])
+    torch.testing.assert_close(x0, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_context_serves_every_row(unet):
+    x, one = latents(3), context(1)
+    shared = unet_denoiser(unet, one, SIGMAS)(x, SIGMAS[500])
+    repeated = unet_denoiser(unet, one.repeat(3, 1, 1), SIGMAS)(x, SIGMAS[500])
+    torch.testing.assert_close(shared, repeated)
+
+
+def test_every_row_has_its_own_context(unet):
+    x, rows = latents(1).repeat(2, 1, 1, 1), context(2)
+    both = unet_denoiser(unet, rows, SIGMAS)(x, SIGMAS[500])
+    for i in range(2):
+        alone = unet_denoiser(unet, rows[i : i + 1], SIGMAS)(x[:1], SIGMAS[500])
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+    assert (both[0] - both[1]).abs().max() > 0.1
+
+
+def test_sigmas_between_timesteps_give_estimates_between(unet):
+    x, sigma = latents(), (SIGMAS[500] * SIGMAS[501]).sqrt()
+    denoise = unet_denoiser(unet, context(), SIGMAS)
+    before, between, after = (denoise(x, s) for s in (SIGMAS[500], sigma, SIGMAS[501]))
+    torch.testing.assert_close(between, (before + after) / 2, rtol=0, atol=1e-3)
+    assert (before - after).abs().max() > 1e-3
+
+
+def test_half_precision_networks_leave_the_latents_in_single_precision(unet):
+    x = latents()
+    expected = unet_denoiser(unet, context(), SIGMAS)(x, SIGMAS[200])
+    x0 = unet_denoiser(unet.to(torch.bfloat16), context(), SIGMAS)(x, SIGMAS[200])
+    assert x0.dtype == torch.float32
+    assert (x0 - expected).abs().max() < 0.05
+    # x itself must not have been rounded to the network's 8 bits: at sigma 0 the estimate is x
+    tiny = torch.tensor(1e-4)
+    torch.testing.assert_close(unet_denoiser(unet, context(), SIGMAS)(x, tiny), x, rtol=0, atol=1e-3)
+
+
+def test_added_conditions_reach_the_unet(make_unet):
+    sdxl = make_unet(
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=8 * 6 + 16
+    )
+    x = latents()
+    added = {"text_embeds": torch.randn(2, 16), "time_ids": torch.arange(12.0).reshape(2, 6)}
+    noise = sdxl(x / (SIGMAS[500] ** 2 + 1).sqrt(), 500, context(2), added_cond_kwargs=added).sample
+    x0 = unet_denoiser(sdxl, context(), SIGMAS, added=added)(x, SIGMAS[500])
+    torch.testing.assert_close(x0, x - SIGMAS[500] * noise, rtol=1e-4, atol=1e-4)

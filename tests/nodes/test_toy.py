@@ -1,0 +1,55 @@
+"""Load Toy Model gives ComfyUI's own objects with the networks that the core loads through diffusers."""
+
+from typing import Any
+
+import nodes
+import pytest
+import torch
+from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.schedule import sigmas_of
+from morph_pack.morph_core.toy.model import IMAGE_SIZE, SCALE_FACTOR, ToyModel
+from morph_tests.nodes.graph import latent, normal, run
+from torch import Tensor
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["", "cat", "A happy, red cat on mint.", "a sad blue rabbit on sky"])
+def test_clip_is_the_cores_text_encoder(toy: tuple[Any, Any, Any], core: ToyModel, text: str) -> None:
+    with torch.inference_mode():
+        ((embedding, _),) = nodes.CLIPTextEncode().encode(toy[1], text)[0]
+    assert_close(embedding, core.encode_text([text]))
+
+
+def test_vae_is_the_cores_autoencoder(toy: tuple[Any, Any, Any], core: ToyModel) -> None:
+    image = torch.rand(2, 32, 48, 3, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        (encoded,) = nodes.VAEEncode().encode(toy[2], image)
+        (decoded,) = nodes.VAEDecode().decode(toy[2], latent(rows=2))
+    assert_close(encoded["samples"], core.encode_images(image.movedim(-1, 1)) / SCALE_FACTOR)
+    assert_close(decoded, core.decode_latents(latent(rows=2)["samples"] * SCALE_FACTOR).movedim(1, -1))
+
+
+@pytest.mark.parametrize("timestep", [0, 500, 999])
+def test_model_is_the_cores_unet(model: Any, core: ToyModel, timestep: int) -> None:
+    sigmas = sigmas_of(core.train_alphas)
+    assert_close(model.get_model_object("model_sampling").sigmas, sigmas)
+    x, text = normal(2, 4, 8, 12) * (1 + sigmas[timestep]), normal(2, 8, 64)
+    with torch.inference_mode():
+        actual = model.model.apply_model(x, sigmas[timestep].expand(2), c_crossattn=text)
+    with torch.no_grad():
+        assert_close(actual, unet_denoiser(core.unet, text, sigmas)(x, sigmas[timestep]))
+
+
+def test_a_drawing_is_an_image_of_the_toys_size_with_a_caption_that_it_understands(
+    toy: tuple[Any, Any, Any], core: ToyModel
+) -> None:
+    picture = {"animal": "cat", "colour": "red", "mood": "happy", "background": "mint"}
+    image, caption = run("ToyDrawing", **picture, seed=1)
+    assert image.shape == (1, IMAGE_SIZE, IMAGE_SIZE, 3) and 0 <= image.min() and image.max() <= 1
+    assert all(word in caption for word in picture.values())
+    assert core.encode_text([caption]).shape[0] == 1
+    assert torch.equal(image, run("ToyDrawing", **picture, seed=1)[0])
+    assert not torch.equal(image, run("ToyDrawing", **picture, seed=2)[0])
