@@ -1,5 +1,6 @@
 """Runs nodes as ComfyUI does, and makes the values that go between them."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -55,19 +56,27 @@ def conditioning(seed: int = 0, rows: int = 1, **options: Any) -> list[Any]:
     return [[normal(rows, 8, toy_model.TEXT_WIDTH, seed=100 + seed), options]]
 
 
+def attention_layers() -> list[str]:
+    """Paths of the toy UNet's attention projections, as diffusers names them."""
+    return [name for name, _ in _toy_unet().named_modules() if name.endswith(ATTENTION)]
+
+
+@functools.cache
+def _toy_unet() -> nn.Module:
+    with torch.device("meta"):
+        return toy_model.new_unet()
+
+
 def random_lora(seed: int, rank: int = 4, skip: int = 0, size: float = 0.2) -> LoraWeights:
     """A LoRA for the toy UNet under kohya's names, large enough to change what the model does.
 
     skip: leave out every skip-th layer. alpha is not the rank, so that forgetting it shows.
     """
-    with torch.device("meta"):
-        unet = toy_model.new_unet()
-    layers = [name for name, _ in unet.named_modules() if name.endswith(ATTENTION)]
     lora: LoraWeights = {}
-    for i, name in enumerate(layers):
+    for i, name in enumerate(attention_layers()):
         if skip and i % skip == 0:
             continue
-        out, inner = unet.get_submodule(name).weight.shape
+        out, inner = _toy_unet().get_submodule(name).weight.shape
         key = "lora_unet_" + name.replace(".", "_")
         lora[f"{key}.lora_down.weight"] = normal(rank, inner, seed=1000 * seed + 2 * i) / inner**0.5
         lora[f"{key}.lora_up.weight"] = normal(out, rank, seed=1000 * seed + 2 * i + 1) * size

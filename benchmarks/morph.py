@@ -1,0 +1,95 @@
+"""Is the morph a morph? Frames between held-out toy drawings, measured: python -m benchmarks.morph [--pairs N]
+
+Prints a table, averages over the pairs. Perceptual distances are those of the factor network's features (no LPIPS:
+its trunk cannot be bundled); the drawing error is the distance to the nearest genuine drawing, by fitting its factors.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.factor_network import FactorNetwork, feature_distances, load_factor_network
+from benchmarks.fit_drawing import drawing_error
+from benchmarks.toy_model import held_out, sheet
+from morph_core.lora_fit import LoraFit
+from morph_core.morph import Morph, morph_ends, prepare_end
+from morph_core.toy.drawing import Drawings
+from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
+
+FRAMES = 9
+PLAIN = Morph(frames=FRAMES, lora=None, attention=0, adain=False, reschedule=False)
+WITH_LORA = replace(PLAIN, lora=LoraFit(steps=100, learning_rate=1e-3))
+WITH_ATTENTION = replace(WITH_LORA, attention=0.6)
+WITH_ADAIN = replace(WITH_ATTENTION, adain=True)
+FULL = replace(WITH_ADAIN, reschedule=True)
+METHODS = {
+    "latent slerp": PLAIN,
+    "+ LoRA": WITH_LORA,
+    "+ attention": WITH_ATTENTION,
+    "+ AdaIN": WITH_ADAIN,
+    "full (+ rescheduling)": FULL,
+    "full without AdaIN": replace(FULL, adain=False),
+}
+
+
+def cross_fade(start: Tensor, end: Tensor) -> Tensor:
+    """(1, 3, H, W) twice to (FRAMES, 3, H, W)."""
+    return torch.lerp(start, end, torch.linspace(0, 1, FRAMES)[:, None, None, None])
+
+
+def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
+    """Method -> (FRAMES, 3, H, W) between drawings 2·pair and 2·pair + 1."""
+    places = [2 * pair, 2 * pair + 1]
+    images = [drawings.render(IMAGE_SIZE)[i : i + 1] for i in places]
+    ends = [
+        prepare_end(model, image, drawings.captions[i], WITH_LORA.lora) for image, i in zip(images, places, strict=True)
+    ]
+    bare = [replace(end, lora={}) for end in ends]
+    restored = [model.decode_latents(end.latent) for end in ends]
+    frames = {"cross-fade": cross_fade(*restored)}
+    for name, config in METHODS.items():
+        start, end = bare if config.lora is None else ends
+        frames[name] = morph_ends(model, start, end, config).frames
+    return frames
+
+
+def measure(network: FactorNetwork, frames: Tensor) -> Tensor:
+    """Path length, variance of the steps (×1000), longest step over mean step, drawing error of the inner frames."""
+    steps = feature_distances(network, frames[:-1], frames[1:])
+    return torch.stack(
+        [
+            steps.sum(),
+            1000 * steps.var(unbiased=False),
+            steps.max() / steps.mean(),
+            drawing_error(network, frames[1:-1]).mean(),
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--pictures", type=Path, help="save each pair's frames, a row a method, into this folder")
+    given = parser.parse_args()
+    model, network = load_toy_model(), load_factor_network()
+    drawings = held_out(2 * given.pairs, offset=2)
+    sums: dict[str, list[Tensor]] = {}
+    for pair in range(given.pairs):
+        frames = morphs(model, drawings, pair)
+        for name, shown in frames.items():
+            sums.setdefault(name, []).append(measure(network, shown))
+        if given.pictures:
+            given.pictures.mkdir(parents=True, exist_ok=True)
+            sheet(torch.cat(list(frames.values())), given.pictures / f"pair_{pair:02}.png", columns=FRAMES)
+    print("| method | path length | variance of steps ×1000 | longest / mean step | drawing error |")
+    print("|---|---|---|---|---|")
+    for name, rows in sums.items():
+        length, variance, longest, error = torch.stack(rows).mean(0).tolist()
+        print(f"| {name} | {length:.2f} | {variance:.2f} | {longest:.2f} | {error:.4f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,513 @@
+"""Write the workflows in example_workflows/ from the descriptions below.
+
+    python scripts/make_workflows.py [--server http://127.0.0.1:8188]
+
+Start ComfyUI with this pack first: slots, their types and the order of widgets are asked of its /object_info. Use the
+oldest ComfyUI that pyproject.toml allows; newer ones open what it makes. Then open every workflow, look at it and run
+it. After a change that shows, renew the thumbnail beside the file: a .jpg of the same name.
+
+A workflow is a row of columns of groups, and a group is a grid of nodes; positions follow from that.
+"""
+
+import argparse
+import json
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
+PACK, PACK_PREFIX = "morph-and-drag", "MorphDrag"
+GAP, TITLE, GROUP_TITLE, GROUP_GAP = 40, 30, 50, 60  # pixels
+WIDE = 315  # of a node with long widget names
+PREVIEW = 270  # height of a small picture
+
+Definitions = dict[str, dict[str, Any]]
+
+
+# What a workflow is made of
+
+
+@dataclass(frozen=True)
+class Node:
+    """`links`: input -> the name of a node (its first output) or "name.OUTPUT". `widgets`: values other than defaults.
+
+    `room`: height beyond what slots and widgets take, for text or a picture.
+    """
+
+    name: str
+    type: str
+    links: dict[str, str] = field(default_factory=dict)
+    widgets: dict[str, Any] = field(default_factory=dict)
+    width: int = 270
+    room: int = 0
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes in rows; None leaves a cell empty. Without a title no frame is drawn."""
+
+    title: str
+    colour: str
+    rows: Sequence[Sequence[Node | None]]
+
+    def nodes(self) -> Iterator[Node]:
+        return (node for row in self.rows for node in row if node)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Groups from top to bottom. align: where they are if other columns are higher: 0 top, 1 bottom."""
+
+    align: float
+    groups: Sequence[Group]
+
+
+# Parts that the workflows share
+
+
+BLUE, GREEN, PURPLE, YELLOW, CYAN = "#3f789e", "#8A8", "#a1309b", "#b58b2a", "#8AA"
+
+
+def note(text: str, height: int) -> Group:
+    return Group("", "", [[Node("note", "MarkdownNote", {}, {"text": text}, width=420, room=height)]])
+
+
+def picture_preview(name: str, images: str, width: int = 270, height: int = PREVIEW) -> Node:
+    return Node(name, "PreviewImage", {"images": images}, {}, width, height)
+
+
+def animation(name: str, images: str, prefix: str, lossless: bool = True) -> Node:
+    widgets = {"filename_prefix": f"{PACK}/{prefix}", "fps": 8.0, "lossless": lossless, "quality": 90}
+    return Node(name, "SaveAnimatedWEBP", {"images": images}, widgets, width=400, room=400)
+
+
+def toy_source(end: str, animal: str, colour: str, mood: str, background: str, seed: int) -> list[list[Node]]:
+    """Two columns: the drawing, then its caption and its latent."""
+    looks = {"animal": animal, "colour": colour, "mood": mood, "background": background, "seed": seed}
+    picture = f"{end} picture"
+    return [
+        [
+            Node(picture, "MorphDragToyDrawing", {}, looks),
+            Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP", "text": f"{picture}.caption"}, room=30),
+        ],
+        [picture_preview(f"{end} preview", picture), _latent(end, picture)],
+    ]
+
+
+def photo_source(end: str, prompt: str) -> list[list[Node]]:
+    """Two columns: the picture from a file, cropped to the model's size, then its prompt and its latent."""
+    picture, square = f"{end} picture", f"{end} square"
+    crop = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
+    return [
+        [
+            Node(picture, "LoadImage", {}, {"image": "example.png"}, width=280, room=PREVIEW),
+            Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, {"text": prompt}, room=80),
+        ],
+        [Node(square, "ImageScale", {"image": picture}, crop, width=280), _latent(end, square)],
+    ]
+
+
+def _latent(end: str, picture: str) -> Node:
+    return Node(f"{end} latent", "VAEEncode", {"pixels": picture, "vae": "model.VAE"})
+
+
+def image(end: str, source: list[list[Node]], steps: int, learning_rate: float) -> Group:
+    """One end of the morph: its LoRA, and the noise that leads back to it."""
+    (picture, prompt), (preview, latent) = source
+    known = {"positive": prompt.name, "latent": latent.name}
+    fit = {"rank": 16, "steps": steps, "learning_rate": learning_rate, "seed": 0}
+    lora = Node(f"{end} LoRA", "MorphDragFitImageLora", {"model": "model.MODEL", **known}, fit)
+    model = Node(f"{end} model", "LoraModelLoader", {"model": "model.MODEL", "lora": lora.name})
+    noise = Node(
+        f"{end} noise",
+        "MorphDragDdimInvert",
+        {"model": model.name, "positive": prompt.name, "latent_image": latent.name},
+        {"steps": 50, "scheduler": "ddim_uniform", "start_at_step": 0},
+    )
+    return Group(f"Image {end}", BLUE, [[picture, prompt, lora, model], [preview, latent, None, noise]])
+
+
+def schedule() -> Node:
+    return Node("alphas", "MorphDragAlphaSchedule", {}, {"frames": 16, "easing": "linear"})
+
+
+def empty_prompt() -> Node:
+    return Node("empty prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, room=30, title="Empty prompt")
+
+
+def blend(title: str, tag: str, alphas: str, *first_column: Node) -> Group:
+    """What the frames of a pass start from and are told. tag: ends the names of its nodes."""
+    ends = {"start": "A noise", "end": "B noise", "alphas": alphas}
+    loras = {"model": "model.MODEL", "start": "A LoRA", "end": "B LoRA", "alphas": alphas}
+    prompts = {"start": "A prompt", "end": "B prompt", "alphas": alphas}
+    inject = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks"}
+    columns = [
+        [
+            Node(f"LoRAs{tag}", "MorphDragLoraBlend", loras),
+            Node(f"prompts{tag}", "MorphDragBlendConditioning", prompts),
+            Node(f"noise{tag}", "MorphDragSlerpLatents", ends),
+        ],
+        [
+            Node(f"patched{tag}", "MorphDragAttentionKVInject", {"model": f"LoRAs{tag}", "alphas": alphas}, inject),
+            None,
+            Node(f"styled{tag}", "MorphDragAdaIN", {"frames": f"noise{tag}", **ends}, {"strength": 1.0}),
+        ],
+    ]
+    if first_column:
+        columns[1][1] = empty_prompt()
+        columns.insert(0, [None, *first_column, None])
+    return Group(title, GREEN, list(zip(*columns, strict=True)))
+
+
+def sample(title: str, tag: str) -> Group:
+    links = {"model": f"patched{tag}", "positive": f"prompts{tag}", "negative": "empty prompt"}
+    widgets = {
+        **{"add_noise": "disable", "noise_seed": 0, "steps": 50, "cfg": 1.0, "sampler_name": "ddim"},
+        **{"scheduler": "ddim_uniform", "start_at_step": 0, "end_at_step": 10000},
+        "return_with_leftover_noise": "disable",
+    }
+    sampler = Node(f"latents{tag}", "KSamplerAdvanced", {**links, "latent_image": f"styled{tag}"}, widgets, WIDE)
+    decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=200)
+    return Group(title, PURPLE, [[sampler, decode]])
+
+
+def reschedule() -> Group:
+    node = Node("even alphas", "MorphDragRescheduleAlphas", {"images": "frames 1", "alphas_in": "alphas"}, {}, WIDE)
+    return Group("Reschedule", CYAN, [[node, picture_preview("plot", "even alphas.plot", 420, 280)]])
+
+
+def enlarged(name: str, images: str) -> Node:
+    widgets = {"upscale_method": "bicubic", "scale_by": 4.0}
+    return Node(name, "ImageScaleBy", {"image": images}, widgets)
+
+
+# The workflows
+
+
+TOY_MODEL = Group("Model", YELLOW, [[Node("model", "MorphDragLoadToyModel", width=420)]])
+TOY_ENDS = [
+    image("A", toy_source("A", "cat", "red", "happy", "mint", 1), 100, 0.001),
+    image("B", toy_source("B", "rabbit", "blue", "surprised", "sand", 2), 100, 0.001),
+]
+
+TOY_MORPH_NOTE = """\
+## Morph one drawing into another
+
+Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffusion that comes with Morph & Drag.
+
+### What happens
+
+1. **Image A**, **Image B**: a small LoRA learns each image, and DDIM Invert finds the noise that leads back to it.
+2. **Blend**: Alpha Schedule gives every frame its place between A (0) and B (1). LoRAs, prompts and noise are blended \
+by it, one row of a batch for each frame.
+3. **Sample**: one KSampler run draws all frames.
+
+### What to change
+
+- **Toy Drawing**: animal, colour, mood, background and seed. The prompt follows by itself.
+- **Alpha Schedule**: the number of frames.
+- **Attention KV Inject** and **AdaIN**: set a strength to 0 to see what it does.
+- **Fit Image LoRA**: more steps bring the ends closer to the images.
+
+### What must agree
+
+*steps* and *scheduler* of both DDIM Invert and of KSampler. KSampler keeps *cfg* 1, *add_noise* disable and the \
+sampler ddim: otherwise the first and the last frame are no longer the images.
+"""
+
+RESCHEDULED_NOTE = """\
+## A morph in even steps
+
+Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffusion that comes with Morph & Drag.
+
+### What happens
+
+1. **Image A**, **Image B** and the **first pass** are those of the workflow *toy_morph*.
+2. Equal steps of alpha are not equal to the eye: a morph may stand still and then jump. **Reschedule Alphas** \
+measures how much each frame differs from the one before. The plot shows the way travelled; a straight line is even.
+3. The **second pass** samples the morph again with the new alphas.
+
+### What to change
+
+- **Toy Drawing**: animal, colour, mood, background and seed. The prompt follows by itself.
+- **Alpha Schedule**: the number of frames measured. More frames measure more exactly.
+- **Reschedule Alphas**: *frames* is the number of frames of the second pass, 0 for as many as in the first.
+
+### What must agree
+
+*steps* and *scheduler* of both DDIM Invert and of both KSamplers, and everything else of the two passes. KSampler \
+keeps *cfg* 1, *add_noise* disable and the sampler ddim.
+"""
+
+SD15_NOTE = """\
+## Morph one image into another
+
+### Before the first run
+
+- Put [v1-5-pruned-emaonly-fp16.safetensors](https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/\
+main/v1-5-pruned-emaonly-fp16.safetensors) into *models/checkpoints*, or choose any other Stable Diffusion 1.5 model.
+- Choose your two images. They morph best when they show similar things at a similar place.
+- Describe each image in its **CLIP Text Encode**. If one prompt fits both images, write it twice.
+
+Then press **Run**. Fitting the LoRAs takes most memory and is done once for each image; a run that changes \
+something later begins there.
+
+### What happens
+
+1. **Image A**, **Image B**: a LoRA learns each image (200 steps, as published), and DDIM Invert finds the noise that \
+leads back to it.
+2. **First pass**: 16 frames with LoRAs, prompts and noise blended.
+3. **Reschedule Alphas** measures how much each frame differs from the one before. The plot shows the way travelled; a \
+straight line is even.
+4. **Second pass**: the frames again, in steps that look equally large.
+
+### What to change
+
+- **Alpha Schedule**: the number of frames. All are sampled in one batch; use fewer if memory runs out.
+- **Attention KV Inject**: a lower *end_percent* if frames are blurred.
+- **Reschedule Alphas**: *lpips (vgg)* is the published metric; it needs torchvision's weights.
+
+### What must agree
+
+*steps* and *scheduler* of both DDIM Invert and of both KSamplers. KSampler keeps *cfg* 1, *add_noise* disable and \
+the sampler ddim: otherwise the first and the last frame are no longer the images.
+"""
+
+
+def one_pass_toy() -> list[Column]:
+    result = [[enlarged("large", "frames"), animation("saved", "large", "toy_morph")]]
+    frames = Group("Frames", YELLOW, [[picture_preview("all frames", "large", 400, 400)]])
+    return [
+        Column(0.5, [note(TOY_MORPH_NOTE, 700), TOY_MODEL]),
+        Column(0.5, TOY_ENDS),
+        Column(0.5, [blend("Blend", "", "alphas", schedule())]),
+        Column(0.5, [sample("Sample", "")]),
+        Column(0.5, [Group("Result", YELLOW, result), frames]),
+    ]
+
+
+def two_passes(ends: list[Column], first: Group, second: Group) -> list[Column]:
+    """The first pass above; the second below, to the right of the node that decides its alphas."""
+    return [
+        *ends,
+        Column(0, [blend("First pass: blend", " 1", "alphas", schedule())]),
+        Column(0, [sample("First pass: sample", " 1")]),
+        Column(1, [first, reschedule()]),
+        Column(1, [blend("Second pass: blend", " 2", "even alphas")]),
+        Column(1, [sample("Second pass: sample", " 2")]),
+        Column(1, [second]),
+    ]
+
+
+def rescheduled_toy() -> list[Column]:
+    def result(title: str, number: int, prefix: str) -> Group:
+        large = enlarged(f"large {number}", f"frames {number}")
+        return Group(title, YELLOW, [[large, animation(f"saved {number}", large.name, prefix)]])
+
+    ends = [Column(0.5, [note(RESCHEDULED_NOTE, 700), TOY_MODEL]), Column(0.5, TOY_ENDS)]
+    return two_passes(
+        ends,
+        result("First pass: result", 1, "toy_first_pass"),
+        result("Second pass: result", 2, "toy_second_pass"),
+    )
+
+
+def sd15() -> list[Column]:
+    checkpoint = {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}
+    model = Group("Model", YELLOW, [[Node("model", "CheckpointLoaderSimple", {}, checkpoint, width=420)]])
+    images = [
+        image("A", photo_source("A", "a photo of a lion"), 200, 0.0002),
+        image("B", photo_source("B", "a photo of a tiger"), 200, 0.0002),
+    ]
+    first, second = (
+        Group(title, YELLOW, [[animation(f"saved {number}", f"frames {number}", prefix, lossless=False)]])
+        for title, number, prefix in (
+            ("First pass: result", 1, "sd15_first_pass"),
+            ("Second pass: result", 2, "sd15_second_pass"),
+        )
+    )
+    return two_passes([Column(0.5, [note(SD15_NOTE, 900), model]), Column(0.5, images)], first, second)
+
+
+WORKFLOWS = {"toy_morph": one_pass_toy, "toy_morph_rescheduled": rescheduled_toy, "sd15_morph": sd15}
+
+
+# From descriptions to the front end's format
+
+
+class Slots:
+    """A node type's inputs, outputs and widgets in the front end's order: sockets come before widgets."""
+
+    WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+
+    def __init__(self, definition: dict[str, Any]) -> None:
+        self.sockets: dict[str, str] = {}
+        self.widgets: dict[str, str] = {}
+        self.values: dict[str, Any] = {}  # more than the widgets: the seed's control has no input
+        self.outputs = dict(zip(definition["output_name"], definition["output"], strict=True))
+        for section in ("required", "optional"):
+            for name, (kind, *rest) in definition["input"].get(section, {}).items():
+                self._add(name, kind, rest[0] if rest else {})
+
+    def _add(self, name: str, kind: Any, options: dict[str, Any]) -> None:
+        choices = kind if isinstance(kind, list) else options.get("options", [])
+        kind = "COMBO" if isinstance(kind, list) else kind
+        if kind not in self.WIDGETS:
+            self.sockets[name] = kind
+            return
+        self.widgets[name] = kind
+        self.values[name] = options.get("default", choices[0] if choices else "")
+        if options.get("control_after_generate"):
+            self.values["control_after_generate"] = "fixed"
+        if options.get("image_upload"):
+            self.widgets["upload"] = "IMAGEUPLOAD"
+            self.values["upload"] = "image"
+
+    def height(self) -> int:
+        """As the front end draws the node, below its title."""
+        rows = max(len(self.sockets), len(self.outputs))
+        return 6 + 20 * rows + (8 + 24 * len(self.values) if self.values else 0)
+
+
+NOTE = Slots({"input": {"required": {"text": ["STRING", {}]}}, "output": [], "output_name": []})
+
+
+def grid(sizes: Sequence[Sequence[tuple[int, int]]], gap: int) -> tuple[list[list[tuple[int, int]]], int, int]:
+    """Corners of cells of (width, height) in aligned rows and columns, and the size of the whole."""
+    widths = [max(width for width, _ in column) for column in zip(*sizes, strict=True)]
+    heights = [max(height for _, height in row) for row in sizes]
+    xs = [sum(widths[:i]) + gap * i for i in range(len(widths) + 1)]
+    ys = [sum(heights[:i]) + gap * i for i in range(len(heights) + 1)]
+    return [[(x, y) for x in xs[:-1]] for y in ys[:-1]], xs[-1] - gap, ys[-1] - gap
+
+
+class Canvas:
+    """Collects the parts of one workflow file."""
+
+    def __init__(self, columns: Iterable[Column], definitions: Definitions) -> None:
+        self.columns = list(columns)
+        self.nodes = [node for column in self.columns for group in column.groups for node in group.nodes()]
+        self.ids = {node.name: number for number, node in enumerate(self.nodes, 1)}
+        types = {node.type for node in self.nodes} - {"MarkdownNote"}
+        self.slots = {"MarkdownNote": NOTE, **{name: Slots(definitions[name]) for name in types}}
+        self.type_of = {node.name: node.type for node in self.nodes}
+        self.positions: dict[str, tuple[int, int]] = {}
+        self.groups: list[dict[str, Any]] = []
+        self.links = list(self._links())
+        self._place()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            "nodes": [self._node(node) for node in self.nodes],
+            "links": self.links,
+            "groups": self.groups,
+            "config": {},
+            "extra": {},
+            "version": 0.4,
+        }
+
+    def _links(self) -> Iterator[list[Any]]:
+        number = 0
+        for node in self.nodes:
+            slots = self.slots[node.type]
+            inputs = [*slots.sockets, *slots.widgets]
+            if missing := slots.sockets.keys() - node.links.keys():
+                raise ValueError(f"{node.name}: nothing is linked to {', '.join(missing)}")
+            for name in sorted(node.links, key=inputs.index):
+                number += 1
+                source, _, output = node.links[name].partition(".")
+                outputs = self.slots[self.type_of[source]].outputs
+                place = list(outputs).index(output) if output else 0
+                kind = list(outputs.values())[place]
+                yield [number, self.ids[source], place, self.ids[node.name], inputs.index(name), kind]
+
+    def _size(self, node: Node | None) -> tuple[int, int]:
+        return (node.width, self.slots[node.type].height() + node.room) if node else (0, 0)
+
+    def _place(self) -> None:
+        cells = [[self._placed(group) for group in column.groups] for column in self.columns]
+        heights = [sum(height for _, _, height in column) + GROUP_GAP * (len(column) - 1) for column in cells]
+        x = 0
+        for column, sizes, height in zip(self.columns, cells, heights, strict=True):
+            y = round(column.align * (max(heights) - height) / 10) * 10
+            for group, (corners, group_width, group_height) in zip(column.groups, sizes, strict=True):
+                for node, (dx, dy) in corners:
+                    self.positions[node.name] = (x + dx, y + dy)
+                if group.title:
+                    self._frame(group, (x, y, group_width, group_height))
+                y += group_height + GROUP_GAP
+            x += max(width for _, width, _ in sizes) + GROUP_GAP
+
+    def _placed(self, group: Group) -> tuple[list[tuple[Node, tuple[int, int]]], int, int]:
+        """Corner of every node within the group, and the group's size."""
+        sizes = [[(width, height + TITLE) for width, height in map(self._size, row)] for row in group.rows]
+        corners, width, height = grid(sizes, GAP)
+        border, top = (GAP // 2, GROUP_TITLE) if group.title else (0, 0)
+        placed = [
+            (node, (x + border, y + top + TITLE))
+            for row, places in zip(group.rows, corners, strict=True)
+            for node, (x, y) in zip(row, places, strict=True)
+            if node
+        ]
+        return placed, width + 2 * border, height + top + border
+
+    def _frame(self, group: Group, bounding: tuple[int, int, int, int]) -> None:
+        frame = {"id": len(self.groups) + 1, "title": group.title, "bounding": list(bounding)}
+        self.groups.append({**frame, "color": group.colour, "font_size": 32, "flags": {}})
+
+    def _node(self, node: Node) -> dict[str, Any]:
+        slots, number = self.slots[node.type], self.ids[node.name]
+        is_note = node.type == "MarkdownNote"
+        if unknown := node.widgets.keys() - slots.values.keys():
+            raise ValueError(f"{node.name}: {node.type} has no widget {', '.join(unknown)}")
+        properties = {
+            "cnr_id": PACK if node.type.startswith(PACK_PREFIX) else "comfy-core",
+            "Node name for S&R": node.type,
+        }
+        return {
+            "id": number,
+            "type": node.type,
+            **({"title": node.title} if node.title else {}),
+            "pos": list(self.positions[node.name]),
+            "size": list(self._size(node)),
+            "flags": {},
+            "order": number - 1,
+            "mode": 0,
+            "inputs": [] if is_note else list(self._inputs(number, slots)),
+            "outputs": list(self._outputs(number, slots)),
+            "properties": {} if is_note else properties,
+            "widgets_values": [*{**slots.values, **node.widgets}.values()],
+            **({"color": "#432", "bgcolor": "#653"} if is_note else {}),
+        }
+
+    def _inputs(self, number: int, slots: Slots) -> Iterator[dict[str, Any]]:
+        link_into = {link[4]: link[0] for link in self.links if link[3] == number}
+        for place, (name, kind) in enumerate({**slots.sockets, **slots.widgets}.items()):
+            widget = {"widget": {"name": name}} if name in slots.widgets else {}
+            yield {"name": name, "type": kind, **widget, "link": link_into.get(place)}
+
+    def _outputs(self, number: int, slots: Slots) -> Iterator[dict[str, Any]]:
+        for place, (name, kind) in enumerate(slots.outputs.items()):
+            links = [link[0] for link in self.links if link[1:3] == [number, place]]
+            yield {"name": name, "type": kind, "links": links}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the workflows in example_workflows/.")
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="a running ComfyUI with this pack")
+    with urllib.request.urlopen(f"{parser.parse_args().server}/object_info") as answer:
+        definitions = json.load(answer)
+    for name, describe in WORKFLOWS.items():
+        workflow = Canvas(describe(), definitions).to_json()
+        path = FOLDER / f"{name}.json"
+        path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{path.name}: {len(workflow['nodes'])} nodes, {len(workflow['links'])} links")
+
+
+if __name__ == "__main__":
+    main()
