@@ -106,7 +106,7 @@ def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, 
     for update, share in ((start, 1 - alpha), (end, alpha)):
         if update is None:
             continue
-        check_fits(layer, update)
+        check_shapes(layer, update)
         down, up = update.down.to(weight.device), update.up.to(weight.device)
         if weight.ndim == 2:
             down, up = down.flatten(1), up.flatten(1)
@@ -116,7 +116,7 @@ def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, 
     return _FrameUpdate(torch.cat(downs), torch.cat(ups, dim=1), torch.cat(shares, dim=1))
 
 
-def check_fits(layer: nn.Module, update: LowRank) -> None:
+def check_shapes(layer: nn.Module, update: LowRank) -> None:
     """Raise `InvalidInput` when an update's shapes are not those of the layer."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     out, *inner = weight.shape

@@ -13,12 +13,18 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
 from ..morph_core.denoise import Prediction
-from ..morph_core.errors import UnsupportedModel
+from ..morph_core.errors import InvalidInput, UnsupportedModel
 from ..morph_core.unet_bridge import build_shared_unet
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from diffusers import UNet2DConditionModel
+
+
+PREDICTIONS: dict[type, Prediction] = {
+    comfy.model_sampling.EPS: "epsilon",
+    comfy.model_sampling.V_PREDICTION: "v_prediction",
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,13 @@ def up_block_of(output_block: int, config: dict[str, Any]) -> int:
 
 
 def _prediction(model: "ModelPatcher") -> Prediction:
-    sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, comfy.model_sampling.V_PREDICTION):
-        return "v_prediction"
-    if type(sampling).__mro__[2] is comfy.model_sampling.EPS or isinstance(sampling, comfy.model_sampling.EPS):
-        return "epsilon"
-    raise UnsupportedModel(
-        f"model is sampled as {type(sampling).__mro__[1].__name__}; epsilon and v prediction are supported"
-    )
+    """ComfyUI builds a model's sampling class from two bases: its schedule and what the network predicts."""
+    bases = type(model.get_model_object("model_sampling")).__bases__
+    known = [PREDICTIONS[base] for base in bases if base in PREDICTIONS]
+    if not known:
+        found = " and ".join(base.__name__ for base in bases)
+        raise UnsupportedModel(f"model is sampled as {found}; epsilon (EPS) and v prediction are supported")
+    return known[0]
 
 
 @contextmanager
@@ -73,6 +78,21 @@ def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
         unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
         sigmas = model.get_model_object("model_sampling").sigmas.detach().cpu().clone()
         yield BridgedModel(unet, 1 / (1 + sigmas**2), _prediction(model), device)
+
+
+def check_fits(model: "ModelPatcher", samples: Tensor, latent_name: str, embedding: Tensor, text_name: str) -> None:
+    """Raise when a latent or a prompt was made for another model. samples: (B, C, H, W). embedding: (B, T, D)."""
+    config = unet_config(model)
+    if samples.shape[1] != config["in_channels"]:
+        raise InvalidInput(
+            f"{latent_name} has {samples.shape[1]} channels, model takes {config['in_channels']}; "
+            "encode the image with this model's own VAE"
+        )
+    if embedding.shape[-1] != config["context_dim"]:
+        raise InvalidInput(
+            f"{text_name} is {embedding.shape[-1]} wide, model takes {config['context_dim']}; "
+            "encode the prompt with this model's own CLIP"
+        )
 
 
 def scaled_latent(model: "ModelPatcher", samples: Tensor) -> Tensor:

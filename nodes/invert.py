@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..morph_core import ddim
 from ..morph_core.errors import InvalidInput
 from .adapters import CATEGORY, names_the_node, single_conditioning, single_latent
-from .bridge import unet_config
+from .bridge import check_fits
 
 
 class DdimInvert(io.ComfyNode):
@@ -62,9 +62,9 @@ class DdimInvert(io.ComfyNode):
         scheduler: str,
         start_at_step: int,
     ) -> io.NodeOutput:
-        unet_config(model)
         samples = single_latent(latent_image, "latent_image")
-        single_conditioning(positive, "positive")
+        embedding, _ = single_conditioning(positive, "positive")
+        check_fits(model, samples, "latent_image", embedding, "positive")
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
         sigmas = sigmas[start_at_step:]
         if len(sigmas) < 2:
@@ -76,7 +76,7 @@ class DdimInvert(io.ComfyNode):
             comfy.samplers.KSAMPLER(_invert),
             sigmas,
             positive,
-            [],
+            positive,
             samples,
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
         )

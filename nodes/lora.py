@@ -12,7 +12,7 @@ from torch import nn
 
 from ..morph_core.alphas import Alphas
 from ..morph_core.errors import InvalidInput
-from ..morph_core.lora import LowRank, blended_loras, check_fits
+from ..morph_core.lora import LowRank, blended_loras, check_shapes
 from ..morph_core.lora_fit import LoraFit, fit_lora
 from .adapters import (
     CATEGORY,
@@ -23,7 +23,7 @@ from .adapters import (
     single_conditioning,
     single_latent,
 )
-from .bridge import bridged, scaled_latent, unet_config
+from .bridge import bridged, check_fits, scaled_latent, unet_config
 
 NETWORK = "diffusion_model."
 
@@ -91,6 +91,7 @@ class FitImageLora(io.ComfyNode):
     ) -> io.NodeOutput:
         samples = single_latent(latent, "latent")
         embedding, _ = single_conditioning(positive, "positive")
+        check_fits(model, samples, "latent", embedding, "positive")
         config = LoraFit(rank=rank, steps=steps, learning_rate=learning_rate, seed=seed)
         with bridged(model) as bridge:
             fitted = fit_lora(
@@ -177,7 +178,7 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
     for key, adapter in found.items():
         path = key.removeprefix(NETWORK).removesuffix(".weight")
         layers[path] = _low_rank(adapter, name)
-        check_fits(model.model.diffusion_model.get_submodule(path), layers[path])
+        check_shapes(model.model.diffusion_model.get_submodule(path), layers[path])
     return layers
 
 
