@@ -6,22 +6,22 @@ Start ComfyUI with this pack first: slots, their types and the order of widgets 
 oldest ComfyUI that pyproject.toml allows; newer ones open what it makes. Then open every workflow, look at it and run
 it. After a change that shows, renew the thumbnail beside the file: a .jpg of the same name.
 
-A workflow is a row of columns of groups, and a group is a grid of nodes; positions follow from that.
+A workflow is a row of columns of groups, and a group is a grid of nodes; positions follow from that. Columns of two
+groups make two rows, a group that is alone in its column stands between them.
 """
 
 import argparse
 import json
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 PACK, PACK_PREFIX = "morph-and-drag", "MorphDrag"
-GAP, TITLE, GROUP_TITLE, GROUP_GAP = 40, 30, 50, 60  # pixels
-WIDE = 315  # of a node with long widget names
-PREVIEW = 270  # height of a small picture
+GAP, TITLE, GROUP_TITLE = 40, 30, 50  # pixels
+NARROW, WIDE = 200, 315  # of nodes without widgets, and of those with long values
 
 Definitions = dict[str, dict[str, Any]]
 
@@ -33,15 +33,16 @@ Definitions = dict[str, dict[str, Any]]
 class Node:
     """`links`: input -> the name of a node (its first output) or "name.OUTPUT". `widgets`: values other than defaults.
 
-    `room`: height beyond what slots and widgets take, for text or a picture.
+    `room`: height beyond what slots and widgets take, for text or a picture. `spans`: it may reach into the rows below.
     """
 
     name: str
     type: str
     links: dict[str, str] = field(default_factory=dict)
     widgets: dict[str, Any] = field(default_factory=dict)
-    width: int = 270
+    width: int = 240
     room: int = 0
+    spans: bool = False
     title: str = ""
 
 
@@ -57,31 +58,22 @@ class Group:
         return (node for row in self.rows for node in row if node)
 
 
-@dataclass(frozen=True)
-class Column:
-    """Groups from top to bottom. align: where they are if other columns are higher: 0 top, 1 bottom."""
-
-    align: float
-    groups: Sequence[Group]
+Workflow = list[list[Group]]  # columns
 
 
 # Parts that the workflows share
 
 
-BLUE, GREEN, PURPLE, YELLOW, CYAN = "#3f789e", "#8A8", "#a1309b", "#b58b2a", "#8AA"
+BLUE, GREEN, RED, YELLOW, CYAN = "#88A", "#8A8", "#A88", "#b58b2a", "#8AA"
 
 
 def note(text: str, height: int) -> Group:
-    return Group("", "", [[Node("note", "MarkdownNote", {}, {"text": text}, width=420, room=height)]])
-
-
-def picture_preview(name: str, images: str, width: int = 270, height: int = PREVIEW) -> Node:
-    return Node(name, "PreviewImage", {"images": images}, {}, width, height)
+    return Group("", "", [[Node("note", "MarkdownNote", {}, {"text": text}, width=460, room=height)]])
 
 
 def animation(name: str, images: str, prefix: str, lossless: bool = True) -> Node:
     widgets = {"filename_prefix": f"{PACK}/{prefix}", "fps": 8.0, "lossless": lossless, "quality": 90}
-    return Node(name, "SaveAnimatedWEBP", {"images": images}, widgets, width=400, room=400)
+    return Node(name, "SaveAnimatedWEBP", {"images": images}, widgets, 360, room=360)
 
 
 def toy_source(end: str, animal: str, colour: str, mood: str, background: str, seed: int) -> list[list[Node]]:
@@ -93,7 +85,7 @@ def toy_source(end: str, animal: str, colour: str, mood: str, background: str, s
             Node(picture, "MorphDragToyDrawing", {}, looks),
             Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP", "text": f"{picture}.caption"}, room=30),
         ],
-        [picture_preview(f"{end} preview", picture), _latent(end, picture)],
+        [Node(f"{end} preview", "PreviewImage", {"images": picture}, room=250), _latent(end, picture)],
     ]
 
 
@@ -103,7 +95,7 @@ def photo_source(end: str, prompt: str) -> list[list[Node]]:
     crop = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
     return [
         [
-            Node(picture, "LoadImage", {}, {"image": "example.png"}, width=280, room=PREVIEW),
+            Node(picture, "LoadImage", {}, {"image": "example.png"}, width=280, room=250),
             Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, {"text": prompt}, room=80),
         ],
         [Node(square, "ImageScale", {"image": picture}, crop, width=280), _latent(end, square)],
@@ -111,7 +103,7 @@ def photo_source(end: str, prompt: str) -> list[list[Node]]:
 
 
 def _latent(end: str, picture: str) -> Node:
-    return Node(f"{end} latent", "VAEEncode", {"pixels": picture, "vae": "model.VAE"})
+    return Node(f"{end} latent", "VAEEncode", {"pixels": picture, "vae": "model.VAE"}, width=NARROW)
 
 
 def image(end: str, source: list[list[Node]], steps: int, learning_rate: float) -> Group:
@@ -134,60 +126,57 @@ def schedule() -> Node:
     return Node("alphas", "MorphDragAlphaSchedule", {}, {"frames": 16, "easing": "linear"})
 
 
-def empty_prompt() -> Node:
-    return Node("empty prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, room=30, title="Empty prompt")
+def reschedule() -> Node:
+    """Shows its plot by itself."""
+    links = {"images": "frames 1", "alphas_in": "alphas"}
+    return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
 
 
-def blend(title: str, tag: str, alphas: str, *first_column: Node) -> Group:
+def blend(title: str, tag: str, alphas: Node) -> Group:
     """What the frames of a pass start from and are told. tag: ends the names of its nodes."""
-    ends = {"start": "A noise", "end": "B noise", "alphas": alphas}
-    loras = {"model": "model.MODEL", "start": "A LoRA", "end": "B LoRA", "alphas": alphas}
-    prompts = {"start": "A prompt", "end": "B prompt", "alphas": alphas}
+    ends = {"start": "A noise", "end": "B noise", "alphas": alphas.name}
+    loras = {"model": "model.MODEL", "start": "A LoRA", "end": "B LoRA", "alphas": alphas.name}
+    prompts = {"start": "A prompt", "end": "B prompt", "alphas": alphas.name}
+    patch = {"model": f"LoRAs{tag}", "alphas": alphas.name}
     inject = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks"}
-    columns = [
+    rows = [
         [
-            Node(f"LoRAs{tag}", "MorphDragLoraBlend", loras),
-            Node(f"prompts{tag}", "MorphDragBlendConditioning", prompts),
-            Node(f"noise{tag}", "MorphDragSlerpLatents", ends),
+            Node(f"LoRAs{tag}", "MorphDragLoraBlend", loras, width=NARROW),
+            Node(f"patched{tag}", "MorphDragAttentionKVInject", patch, inject),
         ],
         [
-            Node(f"patched{tag}", "MorphDragAttentionKVInject", {"model": f"LoRAs{tag}", "alphas": alphas}, inject),
-            None,
+            Node(f"prompts{tag}", "MorphDragBlendConditioning", prompts, width=NARROW),
+            Node(f"empty prompt{tag}", "CLIPTextEncode", {"clip": "model.CLIP"}, room=30, title="Empty prompt"),
+        ],
+        [
+            Node(f"noise{tag}", "MorphDragSlerpLatents", ends, width=NARROW),
             Node(f"styled{tag}", "MorphDragAdaIN", {"frames": f"noise{tag}", **ends}, {"strength": 1.0}),
         ],
     ]
-    if first_column:
-        columns[1][1] = empty_prompt()
-        columns.insert(0, [None, *first_column, None])
-    return Group(title, GREEN, list(zip(*columns, strict=True)))
+    first = [alphas, None, None] if alphas.spans else [None, alphas, None]
+    return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
 
 
 def sample(title: str, tag: str) -> Group:
-    links = {"model": f"patched{tag}", "positive": f"prompts{tag}", "negative": "empty prompt"}
+    links = {"model": f"patched{tag}", "positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
     widgets = {
         **{"add_noise": "disable", "noise_seed": 0, "steps": 50, "cfg": 1.0, "sampler_name": "ddim"},
         **{"scheduler": "ddim_uniform", "start_at_step": 0, "end_at_step": 10000},
         "return_with_leftover_noise": "disable",
     }
     sampler = Node(f"latents{tag}", "KSamplerAdvanced", {**links, "latent_image": f"styled{tag}"}, widgets, WIDE)
-    decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=200)
-    return Group(title, PURPLE, [[sampler, decode]])
-
-
-def reschedule() -> Group:
-    node = Node("even alphas", "MorphDragRescheduleAlphas", {"images": "frames 1", "alphas_in": "alphas"}, {}, WIDE)
-    return Group("Reschedule", CYAN, [[node, picture_preview("plot", "even alphas.plot", 420, 280)]])
+    decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=160)
+    return Group(title, RED, [[sampler, decode]])
 
 
 def enlarged(name: str, images: str) -> Node:
-    widgets = {"upscale_method": "bicubic", "scale_by": 4.0}
-    return Node(name, "ImageScaleBy", {"image": images}, widgets)
+    return Node(name, "ImageScaleBy", {"image": images}, {"upscale_method": "bicubic", "scale_by": 4.0})
 
 
 # The workflows
 
 
-TOY_MODEL = Group("Model", YELLOW, [[Node("model", "MorphDragLoadToyModel", width=420)]])
+TOY_MODEL = Group("Model", YELLOW, [[Node("model", "MorphDragLoadToyModel", width=NARROW)]])
 TOY_ENDS = [
     image("A", toy_source("A", "cat", "red", "happy", "mint", 1), 100, 0.001),
     image("B", toy_source("B", "rabbit", "blue", "surprised", "sand", 2), 100, 0.001),
@@ -277,62 +266,63 @@ the sampler ddim: otherwise the first and the last frame are no longer the image
 """
 
 
-def one_pass_toy() -> list[Column]:
-    result = [[enlarged("large", "frames"), animation("saved", "large", "toy_morph")]]
-    frames = Group("Frames", YELLOW, [[picture_preview("all frames", "large", 400, 400)]])
+def toy_morph() -> Workflow:
+    frames = Node("all frames", "PreviewImage", {"images": "large"}, width=360, room=360)
     return [
-        Column(0.5, [note(TOY_MORPH_NOTE, 700), TOY_MODEL]),
-        Column(0.5, TOY_ENDS),
-        Column(0.5, [blend("Blend", "", "alphas", schedule())]),
-        Column(0.5, [sample("Sample", "")]),
-        Column(0.5, [Group("Result", YELLOW, result), frames]),
+        [note(TOY_MORPH_NOTE, 480), TOY_MODEL],
+        TOY_ENDS,
+        [blend("Blend", "", schedule())],
+        [sample("Sample", "")],
+        [
+            Group(
+                "Result",
+                CYAN,
+                [[enlarged("large", "frames"), animation("saved", "large", "toy_morph")], [None, frames]],
+            )
+        ],
     ]
 
 
-def two_passes(ends: list[Column], first: Group, second: Group) -> list[Column]:
-    """The first pass above; the second below, to the right of the node that decides its alphas."""
+def two_passes(ends: Workflow, first: Group, second: Group) -> Workflow:
+    """The second pass below the first."""
     return [
         *ends,
-        Column(0, [blend("First pass: blend", " 1", "alphas", schedule())]),
-        Column(0, [sample("First pass: sample", " 1")]),
-        Column(1, [first, reschedule()]),
-        Column(1, [blend("Second pass: blend", " 2", "even alphas")]),
-        Column(1, [sample("Second pass: sample", " 2")]),
-        Column(1, [second]),
+        [blend("First pass: blend", " 1", schedule()), blend("Second pass: blend", " 2", reschedule())],
+        [sample("First pass: sample", " 1"), sample("Second pass: sample", " 2")],
+        [first, second],
     ]
 
 
-def rescheduled_toy() -> list[Column]:
+def toy_morph_rescheduled() -> Workflow:
     def result(title: str, number: int, prefix: str) -> Group:
         large = enlarged(f"large {number}", f"frames {number}")
-        return Group(title, YELLOW, [[large, animation(f"saved {number}", large.name, prefix)]])
+        return Group(title, CYAN, [[large, animation(f"saved {number}", large.name, prefix)]])
 
-    ends = [Column(0.5, [note(RESCHEDULED_NOTE, 700), TOY_MODEL]), Column(0.5, TOY_ENDS)]
     return two_passes(
-        ends,
+        [[note(RESCHEDULED_NOTE, 480), TOY_MODEL], TOY_ENDS],
         result("First pass: result", 1, "toy_first_pass"),
         result("Second pass: result", 2, "toy_second_pass"),
     )
 
 
-def sd15() -> list[Column]:
+def sd15_morph() -> Workflow:
+    def result(title: str, number: int, prefix: str) -> Group:
+        return Group(title, CYAN, [[animation(f"saved {number}", f"frames {number}", prefix, lossless=False)]])
+
     checkpoint = {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}
-    model = Group("Model", YELLOW, [[Node("model", "CheckpointLoaderSimple", {}, checkpoint, width=420)]])
+    model = Group("Model", YELLOW, [[Node("model", "CheckpointLoaderSimple", {}, checkpoint, 420)]])
     images = [
         image("A", photo_source("A", "a photo of a lion"), 200, 0.0002),
         image("B", photo_source("B", "a photo of a tiger"), 200, 0.0002),
     ]
-    first, second = (
-        Group(title, YELLOW, [[animation(f"saved {number}", f"frames {number}", prefix, lossless=False)]])
-        for title, number, prefix in (
-            ("First pass: result", 1, "sd15_first_pass"),
-            ("Second pass: result", 2, "sd15_second_pass"),
-        )
+    return two_passes(
+        [[note(SD15_NOTE, 560), model], images],
+        result("First pass: result", 1, "sd15_first_pass"),
+        result("Second pass: result", 2, "sd15_second_pass"),
     )
-    return two_passes([Column(0.5, [note(SD15_NOTE, 900), model]), Column(0.5, images)], first, second)
 
 
-WORKFLOWS = {"toy_morph": one_pass_toy, "toy_morph_rescheduled": rescheduled_toy, "sd15_morph": sd15}
+WORKFLOWS = [toy_morph, toy_morph_rescheduled, sd15_morph]
 
 
 # From descriptions to the front end's format
@@ -387,9 +377,9 @@ def grid(sizes: Sequence[Sequence[tuple[int, int]]], gap: int) -> tuple[list[lis
 class Canvas:
     """Collects the parts of one workflow file."""
 
-    def __init__(self, columns: Iterable[Column], definitions: Definitions) -> None:
-        self.columns = list(columns)
-        self.nodes = [node for column in self.columns for group in column.groups for node in group.nodes()]
+    def __init__(self, workflow: Workflow, definitions: Definitions) -> None:
+        self.columns = workflow
+        self.nodes = [node for column in workflow for group in column for node in group.nodes()]
         self.ids = {node.name: number for number, node in enumerate(self.nodes, 1)}
         types = {node.type for node in self.nodes} - {"MarkdownNote"}
         self.slots = {"MarkdownNote": NOTE, **{name: Slots(definitions[name]) for name in types}}
@@ -426,26 +416,31 @@ class Canvas:
                 kind = list(outputs.values())[place]
                 yield [number, self.ids[source], place, self.ids[node.name], inputs.index(name), kind]
 
-    def _size(self, node: Node | None) -> tuple[int, int]:
-        return (node.width, self.slots[node.type].height() + node.room) if node else (0, 0)
+    def _size(self, node: Node) -> tuple[int, int]:
+        return node.width, self.slots[node.type].height() + node.room
+
+    def _cell(self, node: Node | None) -> tuple[int, int]:
+        """What a node takes of its row and column."""
+        width, height = self._size(node) if node else (0, 0)
+        return width, 0 if not node or node.spans else height + TITLE
 
     def _place(self) -> None:
-        cells = [[self._placed(group) for group in column.groups] for column in self.columns]
-        heights = [sum(height for _, _, height in column) + GROUP_GAP * (len(column) - 1) for column in cells]
+        cells = [[self._placed(group) for group in column] for column in self.columns]
+        row = max(column[0][2] for column in cells if len(column) > 1) + GAP
+        bottom = row + max(column[1][2] for column in cells if len(column) > 1)
         x = 0
-        for column, sizes, height in zip(self.columns, cells, heights, strict=True):
-            y = round(column.align * (max(heights) - height) / 10) * 10
-            for group, (corners, group_width, group_height) in zip(column.groups, sizes, strict=True):
+        for column, placed in zip(self.columns, cells, strict=True):
+            for i, (group, (corners, width, height)) in enumerate(zip(column, placed, strict=True)):
+                y = i * row if len(column) > 1 else (bottom - height) // 2
                 for node, (dx, dy) in corners:
                     self.positions[node.name] = (x + dx, y + dy)
                 if group.title:
-                    self._frame(group, (x, y, group_width, group_height))
-                y += group_height + GROUP_GAP
-            x += max(width for _, width, _ in sizes) + GROUP_GAP
+                    self._frame(group, (x, y, width, height))
+            x += max(width for _, width, _ in placed) + GAP
 
     def _placed(self, group: Group) -> tuple[list[tuple[Node, tuple[int, int]]], int, int]:
         """Corner of every node within the group, and the group's size."""
-        sizes = [[(width, height + TITLE) for width, height in map(self._size, row)] for row in group.rows]
+        sizes = [[self._cell(node) for node in row] for row in group.rows]
         corners, width, height = grid(sizes, GAP)
         border, top = (GAP // 2, GROUP_TITLE) if group.title else (0, 0)
         placed = [
@@ -502,9 +497,9 @@ def main() -> None:
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="a running ComfyUI with this pack")
     with urllib.request.urlopen(f"{parser.parse_args().server}/object_info") as answer:
         definitions = json.load(answer)
-    for name, describe in WORKFLOWS.items():
+    for describe in WORKFLOWS:
         workflow = Canvas(describe(), definitions).to_json()
-        path = FOLDER / f"{name}.json"
+        path = FOLDER / f"{describe.__name__}.json"
         path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{path.name}: {len(workflow['nodes'])} nodes, {len(workflow['links'])} links")
 

@@ -1,6 +1,7 @@
 """Train the bundled toy model and the benchmark's factor network from nothing: drawings are made on the fly.
 
-    python scripts/train_toy.py autoencoder   # then
+    python scripts/train_toy.py all           # every stage in order, or one at a time:
+    python scripts/train_toy.py autoencoder
     python scripts/train_toy.py diffusion     # UNet and text encoder, on the trained autoencoder's latents
     python scripts/train_toy.py factors       # the network that reads factors off a drawing (benchmarks only)
     python scripts/train_toy.py export        # fp16 weights into the pack
@@ -26,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from morph_core.schedule import alphas_cumprod  # noqa: E402
 from morph_core.toy.drawing import Drawings, sample_drawings  # noqa: E402
-from morph_core.toy.model import WEIGHTS, TextEncoder, new_autoencoder, new_unet  # noqa: E402
+from morph_core.toy.model import IMAGE_SIZE, WEIGHTS, TextEncoder, new_autoencoder, new_unet  # noqa: E402
 from morph_core.toy.words import tokenize  # noqa: E402
 
 log = logging.getLogger("train_toy")
@@ -43,7 +44,6 @@ class Run:
     batch: int
     rate: float
     minutes: float
-    size: int
     pool: int
 
     def learning_rate(self, step: int) -> float:
@@ -123,7 +123,7 @@ def train_autoencoder(run: Run) -> None:
     pool = nn.AvgPool2d(4)
 
     def loss_of(step: int) -> Tensor:
-        pictures = batch_of(run, step).render(run.size).to(run.device) * 2 - 1
+        pictures = batch_of(run, step).render(IMAGE_SIZE).to(run.device) * 2 - 1
         latents = autoencoder.encode(pictures).latent_dist
         noise = torch.Generator(run.device).manual_seed(step)
         restored = autoencoder.decode(latents.sample(noise)).sample
@@ -136,7 +136,7 @@ def train_autoencoder(run: Run) -> None:
 
     @torch.no_grad()
     def report() -> str:
-        pictures = batch_of(run, 0, held_out=True).render(run.size).to(run.device) * 2 - 1
+        pictures = batch_of(run, 0, held_out=True).render(IMAGE_SIZE).to(run.device) * 2 - 1
         latents = autoencoder.encode(pictures).latent_dist.mean
         values = psnr(autoencoder.decode(latents).sample.clamp(-1, 1), pictures)
         return (
@@ -154,7 +154,7 @@ def finish_autoencoder(run: Run) -> nn.Module:
     saved = torch.load(run.work / "autoencoder.pt", map_location="cpu", weights_only=True)
     autoencoder.load_state_dict(saved["parts"])
     autoencoder.to(run.device).eval()
-    pictures = sample_drawings(2048, torch.Generator().manual_seed(1)).render(run.size)
+    pictures = sample_drawings(2048, torch.Generator().manual_seed(1)).render(IMAGE_SIZE)
     means = torch.cat([autoencoder.encode(p.to(run.device) * 2 - 1).latent_dist.mean for p in pictures.split(64)])
     mean, std = means.mean((0, 2, 3)), means.std((0, 2, 3))
     before, after = autoencoder.quant_conv, autoencoder.post_quant_conv
@@ -176,7 +176,7 @@ def encoded_pool(run: Run, autoencoder: nn.Module, count: int) -> tuple[Tensor, 
     latents, tokens = [], []
     for start in range(0, count, 64):
         drawings = sample_drawings(64, torch.Generator().manual_seed(start))
-        pictures = drawings.render(run.size).to(run.device) * 2 - 1
+        pictures = drawings.render(IMAGE_SIZE).to(run.device) * 2 - 1
         with torch.autocast(run.device.type, torch.bfloat16):
             latents.append(autoencoder.encode(pictures).latent_dist.mean.float().cpu())
         tokens.append(torch.tensor(tokenize(drawings.captions)))
@@ -212,7 +212,7 @@ def train_diffusion(run: Run) -> None:
         return noised(step, latents[rows], tokens[rows]).mean()
 
     held_out = sample_drawings(64, torch.Generator().manual_seed(HELD_OUT_SEED))
-    held_out_latents = autoencoder.encode(held_out.render(run.size).to(run.device) * 2 - 1).latent_dist.mean
+    held_out_latents = autoencoder.encode(held_out.render(IMAGE_SIZE).to(run.device) * 2 - 1).latent_dist.mean
     held_out_tokens = torch.tensor(tokenize(held_out.captions), device=run.device)
 
     @torch.no_grad()
@@ -243,7 +243,7 @@ def export(run: Run) -> None:
 @torch.no_grad()
 def fit_preview(run: Run, autoencoder: nn.Module) -> dict[str, list[list[float]] | list[float]]:
     """Least squares from a latent cell to its mean colour, for cheap previews while sampling."""
-    pictures = sample_drawings(256, torch.Generator().manual_seed(2)).render(run.size).to(run.device) * 2 - 1
+    pictures = sample_drawings(256, torch.Generator().manual_seed(2)).render(IMAGE_SIZE).to(run.device) * 2 - 1
     latents = autoencoder.encode(pictures).latent_dist.mean
     colours = nn.functional.adaptive_avg_pool2d(pictures, latents.shape[-2:])
     cells, targets = (x.movedim(1, -1).flatten(0, 2) for x in (latents, colours))
@@ -275,14 +275,14 @@ def train_factors(run: Run) -> None:
 
     def loss_of(step: int) -> Tensor:
         drawings = batch_of(run, step)
-        logits, factors = network(spoiled(drawings.render(run.size).to(run.device), step))
+        logits, factors = network(spoiled(drawings.render(IMAGE_SIZE).to(run.device), step))
         wrong = ((factors - drawings.factors.to(run.device)) / (high - low)).float().square().mean()
         return nn.functional.cross_entropy(logits.float(), drawings.kinds.to(run.device)) + 10 * wrong
 
     @torch.no_grad()
     def report() -> str:
         drawings = sample_drawings(256, torch.Generator().manual_seed(HELD_OUT_SEED))
-        logits, factors = network(drawings.render(run.size).to(run.device))
+        logits, factors = network(drawings.render(IMAGE_SIZE).to(run.device))
         kinds = (logits.argmax(1).cpu() == drawings.kinds).float().mean()
         pairs = zip(factor_network.read_colours(factors.cpu()), drawings.captions, strict=True)
         colours = sum(colour in caption for colour, caption in pairs) / len(drawings.captions)
@@ -302,7 +302,7 @@ STAGES = {
 }
 DEFAULTS = {  # optimiser steps, batch, highest learning rate
     "autoencoder": (5700, 8, 1.5e-3),
-    "diffusion": (7500, 32, 1e-3),
+    "diffusion": (6200, 32, 1e-3),
     "factors": (2500, 32, 2e-3),
     "export": (0, 0, 0.0),
 }
@@ -310,29 +310,28 @@ DEFAULTS = {  # optimiser steps, batch, highest learning rate
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=["all", *STAGES])
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "toy", help="checkpoints and logs")
     parser.add_argument("--steps", type=int, help="optimiser steps in all")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rate", type=float, help="highest learning rate")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop (and save) after this long")
-    parser.add_argument("--size", type=int, default=64, help="side of the drawings in pixels")
     parser.add_argument("--pool", type=int, default=30000, help="drawings the diffusion stage learns from")
     given = parser.parse_args()
-    steps, batch, rate = DEFAULTS[given.stage]
     given.work.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    run = Run(
-        work=given.work,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        steps=given.steps or steps,
-        batch=given.batch or batch,
-        rate=given.rate or rate,
-        minutes=given.minutes,
-        size=given.size,
-        pool=given.pool,
-    )
-    STAGES[given.stage](run)
+    for stage in STAGES if given.stage == "all" else [given.stage]:
+        steps, batch, rate = DEFAULTS[stage]
+        run = Run(
+            work=given.work,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            steps=given.steps or steps,
+            batch=given.batch or batch,
+            rate=given.rate or rate,
+            minutes=given.minutes,
+            pool=given.pool,
+        )
+        STAGES[stage](run)
 
 
 if __name__ == "__main__":
