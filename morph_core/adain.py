@@ -27,6 +27,8 @@ def adain(frames: Tensor, start: Tensor, end: Tensor, alphas: Alphas, strength: 
     if start.shape != end.shape or start.shape != frames[:1].shape:
         shapes = ", ".join(str(tuple(x.shape)) for x in (frames, start, end))
         raise InvalidInput(f"frames, start and end must have the same channels and size, got {shapes}")
+    if frames.shape[-2:].numel() < 2:
+        raise InvalidInput("frames, start and end have one cell only, which has no deviation; use larger images")
     alpha = torch.tensor(alphas, dtype=torch.float32, device=frames.device)[:, None, None, None]
     (mean_0, std_0), (mean_1, std_1) = channel_stats(start), channel_stats(end)
     mean, std = torch.lerp(mean_0, mean_1, alpha), torch.lerp(std_0, std_1, alpha)

@@ -18,6 +18,9 @@ EASINGS: dict[str, Callable[[float], float]] = {
 }
 
 
+NO_WAY = 1e-4  # a path shorter than this is rounding: all frames are the same picture
+
+
 def alpha_schedule(frames: int, easing: str = "linear") -> Alphas:
     """`frames` alphas from 0 to 1. easing: a key of `EASINGS`.
 
@@ -37,7 +40,7 @@ def check_alphas(alphas: Sequence[float]) -> Alphas:
         raise InvalidInput("alphas is empty; give one weight a frame, for example from Alpha Schedule")
     for alpha in values:
         if not 0 <= alpha <= 1:  # also catches NaN
-            raise InvalidInput(f"every alpha must be between 0 and 1, got {alpha}")
+            raise InvalidInput(f"alphas must be between 0 and 1, got {alpha}")
     for before, after in zip(values, values[1:], strict=False):
         if after < before:
             raise InvalidInput(f"alphas must never fall, got {before:g} followed by {after:g}; sort them")
@@ -49,7 +52,7 @@ def reschedule_alphas(alphas: Sequence[float], distances: Sequence[float], frame
 
     alphas: those of F frames already made. distances: the F − 1 perceptual distances between neighbours,
     >= 0. frames: how many alphas to return. The first and the last alpha stay. A path of no length (two equal
-    images) is spaced evenly in alpha.
+    images; shorter than `NO_WAY`) is spaced evenly in alpha.
     """
     known = check_alphas(alphas)
     lengths = np.asarray(distances, dtype=np.float64)
@@ -60,7 +63,7 @@ def reschedule_alphas(alphas: Sequence[float], distances: Sequence[float], frame
     if not (np.isfinite(lengths).all() and (lengths >= 0).all()):
         raise InvalidInput("every perceptual distance must be finite and not negative; are the frames valid images?")
     travelled = np.concatenate([[0.0], np.cumsum(lengths)])
-    if travelled[-1] == 0:
+    if travelled[-1] < NO_WAY:
         return tuple(np.linspace(known[0], known[-1], frames).tolist())
     even = np.linspace(0, travelled[-1], frames)
     return tuple(np.interp(even, travelled, known).tolist())

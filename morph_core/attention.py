@@ -43,6 +43,12 @@ def last_mixed_sigma(sigmas: Tensor, share: float) -> Tensor:
     return sigmas[round(share * (len(sigmas) - 1))]
 
 
+def check_blocks(blocks: str) -> None:
+    """Raise `InvalidInput` unless `blocks` is one of `BLOCKS`."""
+    if blocks not in BLOCKS:
+        raise InvalidInput(f"blocks must be one of {', '.join(BLOCKS)}; got {blocks!r}")
+
+
 def block_is_chosen(blocks: str, stage: str, up_index: int, up_count: int) -> bool:
     """Whether a block is among `blocks` (one of `BLOCKS`). stage: "down", "mid" or "up", with its place if "up"."""
     if blocks == "all blocks":
@@ -57,8 +63,7 @@ def mixed_self_attention(
     unet: "UNet2DConditionModel", alphas: Alphas, strength: float = 1.0, blocks: str = "up blocks"
 ) -> Iterator[None]:
     """Within this context the chosen blocks' self-attention sees `mix_end_contexts`. blocks: one of `BLOCKS`."""
-    if blocks not in BLOCKS:
-        raise InvalidInput(f"blocks must be one of {', '.join(BLOCKS)}; got {blocks!r}")
+    check_blocks(blocks)
 
     def mix(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
         context = mix_end_contexts(args[0], alphas, strength)

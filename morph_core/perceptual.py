@@ -84,8 +84,8 @@ def perceptual_distances(frames: Tensor, metric: str = "laplacian pyramid") -> T
     if metric not in METRICS:
         raise InvalidInput(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
     if len(frames) < 2:
-        raise InvalidInput(f"distances between neighbours need at least 2 frames, got {len(frames)}")
+        raise InvalidInput(f"images must be at least 2 frames to have distances between them, got {len(frames)}")
     if min(frames.shape[-2:]) < 8:
-        raise InvalidInput(f"pictures must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
+        raise InvalidInput(f"images must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
     with torch.no_grad():
         return METRICS[metric](frames)

@@ -25,7 +25,7 @@ def slerp(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
     cosine = (a * b).sum() / lengths
     if not torch.isfinite(cosine) or cosine <= -NEARLY_PARALLEL:
         reason = "are opposite" if cosine <= -NEARLY_PARALLEL else "must be finite and not all zero"
-        raise InvalidInput(f"no arc leads from one latent to the other: the latents {reason}")
+        raise InvalidInput(f"no arc leads from start to end: they {reason}; connect two noises from DDIM inversion")
     alpha = torch.tensor(alphas, dtype=torch.float64, device=a.device)[:, None, None, None]
     if cosine > NEARLY_PARALLEL:
         return ((1 - alpha) * a + alpha * b).to(start.dtype)

@@ -78,10 +78,24 @@ def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dic
 
 def alphas_input(alphas: Any) -> Alphas:
     """The value of an input `alphas`, checked; lists and tensors of other makers are welcome."""
-    try:
-        return check_alphas(alphas)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"alphas: {error}") from error
+    numbers = alphas.tolist() if isinstance(alphas, Tensor) else alphas
+    is_list = isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers)
+    if not is_list:
+        raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {alphas!r}")
+    return check_alphas(numbers)
+
+
+def check_batch(rows: int, options: dict[str, Any], alphas: Alphas) -> None:
+    """Raise when the batch under way has not one row a frame. options: ComfyUI's transformer_options.
+
+    ComfyUI may run the positive and negative prompt as one batch: each of these runs has all the frames.
+    """
+    frames = rows / len(options["cond_or_uncond"])
+    if frames != len(alphas):
+        raise InvalidInput(
+            f"alphas is for {len(alphas)} frames but the sampled latent is a batch of {frames:g}; "
+            "sample as many frames as there are alphas, for example those of Slerp Latents"
+        )
 
 
 def progress(steps: int) -> Callable[..., None]:

@@ -54,7 +54,7 @@ class RescheduleAlphas(io.ComfyNode):
             ),
             inputs=[
                 io.Image.Input("images", tooltip="The frames of the first pass, in order, as one batch."),
-                AlphasType.Input("alphas_in", display_name="alphas", tooltip="The weights those frames have."),
+                AlphasType.Input("alphas", tooltip="The weights those frames have."),
                 io.Int.Input(
                     "frames", default=0, min=0, max=1024, tooltip="How many weights to return; 0: as many as came in."
                 ),
@@ -68,20 +68,22 @@ class RescheduleAlphas(io.ComfyNode):
                 ),
             ],
             outputs=[
-                AlphasType.Output("alphas", display_name="ALPHAS", tooltip="Evenly spaced weights, one a frame."),
+                AlphasType.Output("rescheduled", display_name="ALPHAS", tooltip="Evenly spaced weights, one a frame."),
                 io.Image.Output("plot", display_name="plot", tooltip="The way travelled, before and after."),
             ],
         )
 
     @classmethod
     @names_the_node
-    def execute(cls, images: torch.Tensor, alphas_in: Any, frames: int, metric: str) -> io.NodeOutput:
-        alphas = alphas_input(alphas_in)
-        if len(images) != len(alphas):
-            raise InvalidInput(f"images has {len(images)} frames but alphas has {len(alphas)} weights; they must agree")
+    def execute(cls, images: torch.Tensor, alphas: Any, frames: int, metric: str) -> io.NodeOutput:
+        measured = alphas_input(alphas)
+        if len(images) != len(measured):
+            raise InvalidInput(
+                f"images has {len(images)} frames but alphas has {len(measured)} weights; they must match"
+            )
         if not torch.isfinite(images).all():
             raise InvalidInput("images has values that are not finite (NaN or infinite); check the first pass")
         distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric).tolist()
-        even = reschedule_alphas(alphas, distances, frames or len(alphas))
-        plot = plot_paths(alphas, distances, even)
+        even = reschedule_alphas(measured, distances, frames or len(measured))
+        plot = plot_paths(measured, distances, even)
         return io.NodeOutput(even, plot, ui=ui.PreviewImage(plot, cls=cls))

@@ -6,9 +6,9 @@ import torch
 from comfy_api.latest import io
 
 from ..morph_core.alphas import Alphas
-from ..morph_core.attention import BLOCKS, block_is_chosen, last_mixed_sigma, mix_end_contexts
+from ..morph_core.attention import BLOCKS, block_is_chosen, check_blocks, last_mixed_sigma, mix_end_contexts
 from ..morph_core.errors import InvalidInput
-from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node
+from .adapters import CATEGORY, AlphasType, alphas_input, check_batch, names_the_node
 from .bridge import unet_config, up_block_of
 
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
@@ -51,6 +51,7 @@ class AttentionKVInject(io.ComfyNode):
     @classmethod
     @names_the_node
     def execute(cls, model: Any, alphas: Any, strength: float, end_percent: float, blocks: str) -> io.NodeOutput:
+        check_blocks(blocks)
         patched = model.clone()
         patched.set_model_attn1_patch(
             _EndContexts(unet_config(model), alphas_input(alphas), strength, end_percent, blocks)
@@ -73,10 +74,11 @@ class _EndContexts:
         if not self._acts(options):
             return query, context, value
         try:
-            mixed = mix_end_contexts(context, self.alphas, self.strength)
-            mixed_value = mixed if value is context else mix_end_contexts(value, self.alphas, self.strength)
+            check_batch(len(context), options, self.alphas)
         except InvalidInput as error:
             raise InvalidInput(f"Attention KV Inject: {error}") from error
+        mixed = mix_end_contexts(context, self.alphas, self.strength)
+        mixed_value = mixed if value is context else mix_end_contexts(value, self.alphas, self.strength)
         return query, mixed, mixed_value
 
     def _acts(self, options: dict[str, Any]) -> bool:

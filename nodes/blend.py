@@ -79,9 +79,11 @@ class BlendConditioning(io.ComfyNode):
         text_0, options_0 = single_conditioning(start, "start")
         text_1, options_1 = single_conditioning(end, "end")
         options = dict(options_0)
-        pooled = options_0.get("pooled_output"), options_1.get("pooled_output")
-        if pooled[0] is not None and pooled[1] is not None:
-            options["pooled_output"] = blend_text(pooled[0], pooled[1], weights)
+        pooled_0, pooled_1 = options_0.get("pooled_output"), options_1.get("pooled_output")
+        if (pooled_0 is None) != (pooled_1 is None):
+            raise InvalidInput("only one of start and end has a pooled output; encode both with the same CLIP")
+        if pooled_0 is not None:
+            options["pooled_output"] = blend_text(pooled_0, pooled_1, weights)
         _check_same_options(options_0, options_1)
         return io.NodeOutput([[blend_text(text_0, text_1, weights), options]])
 
@@ -89,12 +91,18 @@ class BlendConditioning(io.ComfyNode):
 def _check_same_options(start: dict[str, Any], end: dict[str, Any]) -> None:
     """Everything but the pooled output must agree: areas, masks or ControlNets cannot be blended."""
     for key in sorted({*start, *end} - {"pooled_output"}):
-        a, b = start.get(key), end.get(key)
-        same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a is b or a == b
-        if not same:
+        if not _same(start.get(key), end.get(key)):
             raise InvalidInput(
                 f"start and end differ in {key!r}, which cannot be blended; set it after Blend Conditioning instead"
             )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return a is b or (type(a) is type(b) and bool(a == b))
 
 
 class AdaIN(io.ComfyNode):

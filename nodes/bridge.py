@@ -70,13 +70,17 @@ def _prediction(model: "ModelPatcher") -> Prediction:
 def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
     """The MODEL, loaded with its patches, as a UNet that gradients go through; outside inference mode."""
     config = unet_config(model)
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
+        schedule = type(sampling).__bases__[0].__name__
+        raise UnsupportedModel(f"model is sampled as {schedule}; connect it without that sampling patch")
     comfy.model_management.load_models_gpu([model], force_full_load=True)
     network, device = model.model.diffusion_model, model.load_device
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     with torch.inference_mode(False), torch.enable_grad():
         state = {name: tensor.to(device, dtype) for name, tensor in network.state_dict().items()}
         unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
-        sigmas = model.get_model_object("model_sampling").sigmas.detach().cpu().clone()
+        sigmas = sampling.sigmas.detach().cpu().clone()
         yield BridgedModel(unet, 1 / (1 + sigmas**2), _prediction(model), device)
 
 

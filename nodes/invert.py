@@ -65,6 +65,9 @@ class DdimInvert(io.ComfyNode):
         samples = single_latent(latent_image, "latent_image")
         embedding, _ = single_conditioning(positive, "positive")
         check_fits(model, samples, "latent_image", embedding, "positive")
+        if scheduler not in comfy.samplers.SCHEDULER_NAMES:
+            known = ", ".join(comfy.samplers.SCHEDULER_NAMES)
+            raise InvalidInput(f"scheduler must be one of {known}; got {scheduler!r}")
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
         sigmas = sigmas[start_at_step:]
         if len(sigmas) < 2:

@@ -18,6 +18,7 @@ from .adapters import (
     CATEGORY,
     AlphasType,
     alphas_input,
+    check_batch,
     names_the_node,
     progress,
     single_conditioning,
@@ -26,6 +27,8 @@ from .adapters import (
 from .bridge import bridged, check_fits, scaled_latent, unet_config
 
 NETWORK = "diffusion_model."
+TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
+TRANSFORMER_OPTIONS = 5  # its place among the arguments of ComfyUI's UNet
 
 
 class FitImageLora(io.ComfyNode):
@@ -148,7 +151,9 @@ class _BlendedLoras:
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         unet: nn.Module = executor.class_obj
+        options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
         try:
+            check_batch(len(args[0]), options, self.alphas)
             with blended_loras(_located(unet, self.start), _located(unet, self.end), self.alphas):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
         except InvalidInput as error:
@@ -162,27 +167,35 @@ def _located(unet: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, Low
 def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
     """Path in the UNet -> update. ComfyUI's own reader understands the key styles of every trainer it knows."""
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
-    found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map, log_missing=False)
+    try:
+        found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map, log_missing=False)
+    except KeyError as error:
+        raise InvalidInput(f"{name} is not a LoRA, {error.args[0]!r} is missing; use a whole one") from error
     if not found:
         raise InvalidInput(
             f"{name} is not a LoRA for this model: none of its {len(lora)} entries names a layer of the model"
         )
-    read = {key for adapter in found.values() if isinstance(adapter, LoRAAdapter) for key in adapter.loaded_keys}
-    unread = [key for key in lora if key not in read and not key.startswith(("lora_te", "text_encoder"))]
+    layers = {}
+    for key, adapter in found.items():
+        path = key.removeprefix(NETWORK).removesuffix(".weight")
+        layers[path] = _low_rank(adapter, name, key)
+        try:
+            check_shapes(model.model.diffusion_model.get_submodule(path), layers[path])
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}") from error
+    read = {key for adapter in found.values() for key in adapter.loaded_keys}
+    unread = [key for key in lora if key not in read and not key.startswith(TEXT_ENCODER_PREFIXES)]
     if unread:
         raise InvalidInput(
             f"{name} has {len(unread)} entries that are not plain LoRA layers of this model, the first is "
             f"{unread[0]!r}; use a LoRA fitted on this model"
         )
-    layers = {}
-    for key, adapter in found.items():
-        path = key.removeprefix(NETWORK).removesuffix(".weight")
-        layers[path] = _low_rank(adapter, name)
-        check_shapes(model.model.diffusion_model.get_submodule(path), layers[path])
     return layers
 
 
-def _low_rank(adapter: LoRAAdapter, name: str) -> LowRank:
+def _low_rank(adapter: Any, name: str, key: str) -> LowRank:
+    if not isinstance(adapter, LoRAAdapter):
+        raise InvalidInput(f"{name} changes {key!r} by more than a LoRA layer; use a plain LoRA")
     up, down, alpha, mid, dora_scale, reshape = adapter.weights
     if mid is not None or dora_scale is not None or reshape is not None:
         raise InvalidInput(f"{name} uses Tucker layers, DoRA or reshaping, which cannot be blended; use a plain LoRA")

@@ -21,7 +21,8 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent.parent / "example_workflows"
 PACK, PACK_PREFIX = "morph-and-drag", "MorphDrag"
 GAP, TITLE, GROUP_TITLE = 40, 30, 50  # pixels
-NARROW, WIDE = 200, 315  # of nodes without widgets, and of those with long values
+GROWTH = 45  # what "Nodes 2.0" adds to a node's height
+NARROW, WIDE = 230, 315  # of nodes without widgets, no less than in "Nodes 2.0", and of those with long values
 
 Definitions = dict[str, dict[str, Any]]
 
@@ -34,6 +35,7 @@ class Node:
     """`links`: input -> the name of a node (its first output) or "name.OUTPUT". `widgets`: values other than defaults.
 
     `room`: height beyond what slots and widgets take, for text or a picture. `spans`: it may reach into the rows below.
+    `model`: address of the checkpoint, which the front end offers to download where it is missing.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Node:
     room: int = 0
     spans: bool = False
     title: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ BLUE, GREEN, RED, YELLOW, CYAN = "#88A", "#8A8", "#A88", "#b58b2a", "#8AA"
 
 
 def note(text: str, height: int) -> Group:
-    return Group("", "", [[Node("note", "MarkdownNote", {}, {"text": text}, width=460, room=height)]])
+    return Group(
+        "", "", [[Node("note", "MarkdownNote", {}, {"text": text}, 460, room=height, title="How to use this workflow")]]
+    )
 
 
 def animation(name: str, images: str, prefix: str, lossless: bool = True) -> Node:
@@ -85,7 +90,7 @@ def toy_source(end: str, animal: str, colour: str, mood: str, background: str, s
             Node(picture, "MorphDragToyDrawing", {}, looks),
             Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP", "text": f"{picture}.caption"}, room=30),
         ],
-        [Node(f"{end} preview", "PreviewImage", {"images": picture}, room=250), _latent(end, picture)],
+        [Node(f"{end} preview", "PreviewImage", {"images": picture}, room=220), _latent(end, picture)],
     ]
 
 
@@ -95,7 +100,7 @@ def photo_source(end: str, prompt: str) -> list[list[Node]]:
     crop = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
     return [
         [
-            Node(picture, "LoadImage", {}, {"image": "example.png"}, width=280, room=250),
+            Node(picture, "LoadImage", {}, {"image": "example.png"}, 280, room=230),
             Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, {"text": prompt}, room=80),
         ],
         [Node(square, "ImageScale", {"image": picture}, crop, width=280), _latent(end, square)],
@@ -128,7 +133,7 @@ def schedule() -> Node:
 
 def reschedule() -> Node:
     """Shows its plot by itself."""
-    links = {"images": "frames 1", "alphas_in": "alphas"}
+    links = {"images": "frames 1", "alphas": "alphas"}
     return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
 
 
@@ -165,7 +170,7 @@ def sample(title: str, tag: str) -> Group:
         "return_with_leftover_noise": "disable",
     }
     sampler = Node(f"latents{tag}", "KSamplerAdvanced", {**links, "latent_image": f"styled{tag}"}, widgets, WIDE)
-    decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=160)
+    decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=NARROW)
     return Group(title, RED, [[sampler, decode]])
 
 
@@ -231,18 +236,19 @@ measures how much each frame differs from the one before. The plot shows the way
 keeps *cfg* 1, *add_noise* disable and the sampler ddim.
 """
 
+SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+SD15_URL = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}"
 SD15_NOTE = """\
 ## Morph one image into another
 
 ### Before the first run
 
-- Put [v1-5-pruned-emaonly-fp16.safetensors](https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/\
-main/v1-5-pruned-emaonly-fp16.safetensors) into *models/checkpoints*, or choose any other Stable Diffusion 1.5 model.
+- Put [v1-5-pruned-emaonly-fp16.safetensors](SD15_URL) into *models/checkpoints*, or choose any other \
+Stable Diffusion 1.5 model.
 - Choose your two images. They morph best when they show similar things at a similar place.
 - Describe each image in its **CLIP Text Encode**. If one prompt fits both images, write it twice.
 
-Then press **Run**. Fitting the LoRAs takes most memory and is done once for each image; a run that changes \
-something later begins there.
+Then press **Run**. The LoRAs are fitted once; a later run repeats only what comes after your change.
 
 ### What happens
 
@@ -263,7 +269,7 @@ straight line is even.
 
 *steps* and *scheduler* of both DDIM Invert and of both KSamplers. KSampler keeps *cfg* 1, *add_noise* disable and \
 the sampler ddim: otherwise the first and the last frame are no longer the images.
-"""
+""".replace("SD15_URL", SD15_URL)
 
 
 def toy_morph() -> Workflow:
@@ -309,14 +315,13 @@ def sd15_morph() -> Workflow:
     def result(title: str, number: int, prefix: str) -> Group:
         return Group(title, CYAN, [[animation(f"saved {number}", f"frames {number}", prefix, lossless=False)]])
 
-    checkpoint = {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}
-    model = Group("Model", YELLOW, [[Node("model", "CheckpointLoaderSimple", {}, checkpoint, 420)]])
+    model = Node("model", "CheckpointLoaderSimple", {}, {"ckpt_name": SD15}, 420, model=SD15_URL)
     images = [
         image("A", photo_source("A", "a photo of a lion"), 200, 0.0002),
         image("B", photo_source("B", "a photo of a tiger"), 200, 0.0002),
     ]
     return two_passes(
-        [[note(SD15_NOTE, 560), model], images],
+        [[note(SD15_NOTE, 560), Group("Model", YELLOW, [[model]])], images],
         result("First pass: result", 1, "sd15_first_pass"),
         result("Second pass: result", 2, "sd15_second_pass"),
     )
@@ -337,6 +342,7 @@ class Slots:
         self.sockets: dict[str, str] = {}
         self.widgets: dict[str, str] = {}
         self.values: dict[str, Any] = {}  # more than the widgets: the seed's control has no input
+        self.optional = set(definition["input"].get("optional", {}))
         self.outputs = dict(zip(definition["output_name"], definition["output"], strict=True))
         for section in ("required", "optional"):
             for name, (kind, *rest) in definition["input"].get(section, {}).items():
@@ -365,13 +371,13 @@ class Slots:
 NOTE = Slots({"input": {"required": {"text": ["STRING", {}]}}, "output": [], "output_name": []})
 
 
-def grid(sizes: Sequence[Sequence[tuple[int, int]]], gap: int) -> tuple[list[list[tuple[int, int]]], int, int]:
+def grid(sizes: Sequence[Sequence[tuple[int, int]]]) -> tuple[list[list[tuple[int, int]]], int, int]:
     """Corners of cells of (width, height) in aligned rows and columns, and the size of the whole."""
     widths = [max(width for width, _ in column) for column in zip(*sizes, strict=True)]
     heights = [max(height for _, height in row) for row in sizes]
-    xs = [sum(widths[:i]) + gap * i for i in range(len(widths) + 1)]
-    ys = [sum(heights[:i]) + gap * i for i in range(len(heights) + 1)]
-    return [[(x, y) for x in xs[:-1]] for y in ys[:-1]], xs[-1] - gap, ys[-1] - gap
+    xs = [sum(widths[:i]) + GAP * i for i in range(len(widths))]
+    ys = [sum(heights[:i]) + GAP // 2 * i for i in range(len(heights))]
+    return [[(x, y) for x in xs] for y in ys], xs[-1] + widths[-1], ys[-1] + heights[-1]
 
 
 class Canvas:
@@ -381,6 +387,8 @@ class Canvas:
         self.columns = workflow
         self.nodes = [node for column in workflow for group in column for node in group.nodes()]
         self.ids = {node.name: number for number, node in enumerate(self.nodes, 1)}
+        if len(self.ids) < len(self.nodes):
+            raise ValueError("two nodes have one name")
         types = {node.type for node in self.nodes} - {"MarkdownNote"}
         self.slots = {"MarkdownNote": NOTE, **{name: Slots(definitions[name]) for name in types}}
         self.type_of = {node.name: node.type for node in self.nodes}
@@ -406,7 +414,7 @@ class Canvas:
         for node in self.nodes:
             slots = self.slots[node.type]
             inputs = [*slots.sockets, *slots.widgets]
-            if missing := slots.sockets.keys() - node.links.keys():
+            if missing := slots.sockets.keys() - slots.optional - node.links.keys():
                 raise ValueError(f"{node.name}: nothing is linked to {', '.join(missing)}")
             for name in sorted(node.links, key=inputs.index):
                 number += 1
@@ -422,7 +430,7 @@ class Canvas:
     def _cell(self, node: Node | None) -> tuple[int, int]:
         """What a node takes of its row and column."""
         width, height = self._size(node) if node else (0, 0)
-        return width, 0 if not node or node.spans else height + TITLE
+        return width, 0 if not node or node.spans else TITLE + height + GROWTH
 
     def _place(self) -> None:
         cells = [[self._placed(group) for group in column] for column in self.columns]
@@ -441,7 +449,7 @@ class Canvas:
     def _placed(self, group: Group) -> tuple[list[tuple[Node, tuple[int, int]]], int, int]:
         """Corner of every node within the group, and the group's size."""
         sizes = [[self._cell(node) for node in row] for row in group.rows]
-        corners, width, height = grid(sizes, GAP)
+        corners, width, height = grid(sizes)
         border, top = (GAP // 2, GROUP_TITLE) if group.title else (0, 0)
         placed = [
             (node, (x + border, y + top + TITLE))
@@ -449,7 +457,7 @@ class Canvas:
             for node, (x, y) in zip(row, places, strict=True)
             if node
         ]
-        return placed, width + 2 * border, height + top + border
+        return placed, width + 2 * border, height + top
 
     def _frame(self, group: Group, bounding: tuple[int, int, int, int]) -> None:
         frame = {"id": len(self.groups) + 1, "title": group.title, "bounding": list(bounding)}
@@ -460,10 +468,13 @@ class Canvas:
         is_note = node.type == "MarkdownNote"
         if unknown := node.widgets.keys() - slots.values.keys():
             raise ValueError(f"{node.name}: {node.type} has no widget {', '.join(unknown)}")
-        properties = {
+        properties: dict[str, Any] = {
             "cnr_id": PACK if node.type.startswith(PACK_PREFIX) else "comfy-core",
             "Node name for S&R": node.type,
         }
+        if node.model:
+            name = node.model.rpartition("/")[2]
+            properties["models"] = [{"name": name, "url": node.model, "directory": "checkpoints"}]
         return {
             "id": number,
             "type": node.type,
@@ -483,8 +494,9 @@ class Canvas:
     def _inputs(self, number: int, slots: Slots) -> Iterator[dict[str, Any]]:
         link_into = {link[4]: link[0] for link in self.links if link[3] == number}
         for place, (name, kind) in enumerate({**slots.sockets, **slots.widgets}.items()):
+            look = {"shape": 7} if name in slots.optional else {}
             widget = {"widget": {"name": name}} if name in slots.widgets else {}
-            yield {"name": name, "type": kind, **widget, "link": link_into.get(place)}
+            yield {"name": name, "type": kind, **look, **widget, "link": link_into.get(place)}
 
     def _outputs(self, number: int, slots: Slots) -> Iterator[dict[str, Any]]:
         for place, (name, kind) in enumerate(slots.outputs.items()):

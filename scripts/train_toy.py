@@ -303,7 +303,7 @@ STAGES = {
 DEFAULTS = {  # optimiser steps, batch, highest learning rate
     "autoencoder": (5700, 8, 1.5e-3),
     "diffusion": (6200, 32, 1e-3),
-    "factors": (2500, 32, 2e-3),
+    "factors": (1500, 32, 2e-3),
     "export": (0, 0, 0.0),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from morph_tests.browser.driver import (
     ComfyPage,
     NoChromium,

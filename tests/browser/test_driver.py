@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from morph_tests.browser.driver import ComfyPage
 from morph_tests.comfy_host import PromptRejected
-from PIL import Image
 
 RED = 0xFF0000
 CYAN = (0, 255, 255)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from morph_tests.browser.driver import ComfyPage
 from morph_tests.comfy_host import REPOSITORY, Run
-from PIL import Image
 
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*toy*.json"))
 

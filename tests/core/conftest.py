@@ -40,6 +40,7 @@ def make_unet() -> Callable[..., Any]:
             "layers_per_block": 1,
             "cross_attention_dim": 16,
             "attention_head_dim": 4,
+            "norm_num_groups": 8,  # a group for every channel would cancel the timestep's influence
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -51,6 +52,14 @@ def make_unet() -> Callable[..., Any]:
 @pytest.fixture
 def unet(make_unet: Callable[..., Any]) -> Any:
     return make_unet()
+
+
+@pytest.fixture
+def small_unet(make_unet: Callable[..., Any]) -> Any:
+    """As `unet`, of one level: for what takes many steps."""
+    return make_unet(
+        block_out_channels=(32,), down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",)
+    )
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from morph_pack.morph_core.adain import adain, channel_stats
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.slerp import slerp

@@ -2,6 +2,7 @@ import math
 import random
 
 import pytest
+
 from morph_pack.morph_core.alphas import EASINGS, alpha_schedule, check_alphas, reschedule_alphas
 from morph_pack.morph_core.errors import InvalidInput
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from morph_pack.morph_core.ddim import invert, sample
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
@@ -53,7 +54,7 @@ def test_sampling_a_gaussian_converges_to_its_probability_flow_in_first_order():
 def test_inverting_a_gaussian_converges_to_its_probability_flow_in_first_order():
     x = MEAN + SPREAD * latents()
     errors = halving_errors(lambda s: invert(denoise_gaussian, x, s), follow_gaussian(x, 0, 10))
-    assert errors[-1] < 0.03 * 10
+    assert errors[-1] < 0.015 * 10 * (x - MEAN).abs().max() / SPREAD
     for error, finer in zip(errors, errors[1:], strict=False):
         assert 1.6 < error / finer < 2.4
 
@@ -78,12 +79,13 @@ def test_noise_that_depends_on_nothing_makes_inversion_exact():
 def test_invert_then_sample_returns_the_input_ever_better_with_more_steps():
     x = 0.3 * latents() + latents(1).sign()
     errors = []
-    for steps in (10, 20, 50, 100, 250, 500):
+    for steps in (5, 10, 20, 50, 100, 250, 500):
         sigmas = ddim_sigmas(SIGMAS, steps)
         again = sample(denoise_two_clusters, invert(denoise_two_clusters, x, sigmas), sigmas)
         errors.append((again - x).square().mean().sqrt().item())
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.05 < 0.2 < errors[0]
+    assert errors[0] > 0.1
+    assert errors[-1] < 0.002
 
 
 def test_a_run_may_stop_and_go_on_anywhere():
@@ -100,9 +102,9 @@ def test_a_run_may_stop_and_go_on_anywhere():
 
 
 @pytest.fixture
-def network(make_unet):
+def network(small_unet):
     """A UNet in double precision as noise predictor (z_t, t) -> noise, and as a `Denoise`."""
-    unet = make_unet().double()
+    unet = small_unet.double()
     context = torch.randn(1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
     def predict(z, t):
@@ -138,15 +140,16 @@ def test_inversion_equals_the_textbook_loop(network):
     torch.testing.assert_close(result, z / ALPHAS[981].sqrt(), rtol=0, atol=1e-6)
 
 
-def test_a_networks_inversion_samples_back_to_the_input(network):
-    _, denoise = network
-    x = latents()
+def test_a_networks_inversion_samples_back_to_the_input(small_unet):
+    small_unet.conv_out.weight.data *= 0.1  # an untrained network at full strength is no smooth function of sigma
+    denoise = unet_denoiser(small_unet, torch.ones(1, 5, 16), SIGMAS.float())
+    x = latents().float()
     errors = []
-    for steps in (5, 20, 80):
-        sigmas = ddim_sigmas(SIGMAS, steps)
+    for steps in (5, 50):
+        sigmas = ddim_sigmas(SIGMAS.float(), steps)
         errors.append((sample(denoise, invert(denoise, x, sigmas), sigmas) - x).abs().max().item())
-    assert errors[0] > 2 * errors[1] > 4 * errors[2]
-    assert errors[2] < 0.1
+    assert errors[0] > 2 * errors[1]
+    assert errors[1] < 0.1
 
 
 @pytest.mark.parametrize("loop", [sample, invert])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from morph_pack.morph_core.denoise import to_x0, unet_denoiser
 from morph_pack.morph_core.errors import UnsupportedModel
 from morph_pack.morph_core.schedule import alphas_cumprod, sigmas_of
@@ -94,12 +95,15 @@ def test_every_row_has_its_own_context(unet):
     assert (both[0] - both[1]).abs().max() > 0.1
 
 
-def test_sigmas_between_timesteps_give_estimates_between(unet):
-    x, sigma = latents(), (SIGMAS[500] * SIGMAS[501]).sqrt()
-    denoise = unet_denoiser(unet, context(), SIGMAS)
-    before, between, after = (denoise(x, s) for s in (SIGMAS[500], sigma, SIGMAS[501]))
-    torch.testing.assert_close(between, (before + after) / 2, rtol=0, atol=1e-3)
-    assert (before - after).abs().max() > 1e-3
+def test_a_sigma_between_two_timesteps_has_a_timestep_between(unet):
+    x, rows = latents(), context(2)
+    sigma = (SIGMAS[500] * SIGMAS[501]).sqrt()
+    noise = unet(x / (sigma**2 + 1).sqrt(), torch.tensor(500.5), rows).sample
+    x0 = unet_denoiser(unet, rows, SIGMAS)(x, sigma)
+    torch.testing.assert_close(x0, x - sigma * noise, rtol=0, atol=1e-3)
+    for whole in (500, 501):
+        other = x - sigma * unet(x / (sigma**2 + 1).sqrt(), whole, rows).sample
+        assert (x0 - other).abs().max() > 1e-2
 
 
 def test_half_precision_networks_leave_the_latents_in_single_precision(unet):
@@ -120,5 +124,7 @@ def test_added_conditions_reach_the_unet(make_unet):
     x = latents()
     added = {"text_embeds": torch.randn(2, 16), "time_ids": torch.arange(12.0).reshape(2, 6)}
     noise = sdxl(x / (SIGMAS[500] ** 2 + 1).sqrt(), 500, context(2), added_cond_kwargs=added).sample
-    x0 = unet_denoiser(sdxl, context(), SIGMAS, added=added)(x, SIGMAS[500])
+    x0 = unet_denoiser(sdxl, context(2), SIGMAS, added=added)(x, SIGMAS[500])
     torch.testing.assert_close(x0, x - SIGMAS[500] * noise, rtol=1e-4, atol=1e-4)
+    other = unet_denoiser(sdxl, context(2), SIGMAS, added={**added, "text_embeds": torch.ones(2, 16)})
+    assert (other(x, SIGMAS[500]) - x0).abs().max() > 1e-2

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of, timestep_of
 

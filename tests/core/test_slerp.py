@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.slerp import slerp
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.text import blend_text
-from torch.nn.functional import scaled_dot_product_attention
 
 ALPHAS = (0.0, 0.3, 1.0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from morph_tests.comfy_host import find_comfyui, why_comfyui_cannot_run
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import comfy.model_management
 import nodes
 import torch
 from comfy_extras.nodes_train import LoraModelLoader
+from torch import Tensor, nn
+
 from morph_pack.morph_core.lora import LoraWeights
 from morph_pack.morph_core.toy import model as toy_model
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
-from torch import Tensor, nn
 
 PREFIX = "MorphDrag"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from morph_pack.morph_core.alphas import EASINGS, alpha_schedule
 from morph_tests.nodes.graph import run
-from torch import Tensor
 
 
 def reschedule(images: Tensor, alphas: Any, frames: int = 0) -> Any:
-    return run("RescheduleAlphas", images=images, alphas_in=alphas, frames=frames, metric="laplacian pyramid")
+    return run("RescheduleAlphas", images=images, alphas=alphas, frames=frames, metric="laplacian pyramid")
 
 
 def crossfade(places: tuple[float, ...]) -> Tensor:

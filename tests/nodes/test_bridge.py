@@ -6,12 +6,13 @@ import comfy.model_management
 import comfy.utils
 import pytest
 import torch
+from torch import Tensor
+
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import UnsupportedModel
 from morph_pack.nodes.bridge import bridged, scaled_latent
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, with_lora
-from torch import Tensor
 
 KINDS = {"toy": None, "SD 1": models.sd1, "SD 2": models.sd2}
 

@@ -5,6 +5,8 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
+from torch import Tensor
+
 from morph_pack.morph_core import ddim
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.lora import blended_loras, read_lora
@@ -12,7 +14,6 @@ from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, random_lora, run, sample, with_lora
-from torch import Tensor
 
 
 def invert(model: Any, steps: int, start: int = 0, scheduler: str = "ddim_uniform", **image: Any) -> dict[str, Any]:
@@ -70,8 +71,11 @@ def test_every_scheduler_leads_up_to_its_first_sigma(model: Any, scheduler: str)
     assert torch.isfinite(noise).all()
 
 
-@pytest.mark.parametrize("make", [None, models.sd1, models.sd2], ids=["toy", "SD 1", "SD 2"])
-@pytest.mark.parametrize("start", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("make", "start"),
+    [(None, 0.0), (None, 0.25), (models.sd1, 0.0), (models.sd2, 0.0)],
+    ids=["toy", "toy from a later step", "SD 1", "SD 2"],
+)
 def test_the_way_there_and_back_ends_closer_with_more_steps(model: Any, make: Any, start: float) -> None:
     """For noise and v prediction, and for a latent format that scales."""
     network = make() if make else model
@@ -83,7 +87,7 @@ def test_the_way_there_and_back_ends_closer_with_more_steps(model: Any, make: An
         back = sample(network, conditioning(), noise, steps, start=first)
         return float((back - image["samples"]).abs().mean())
 
-    assert error(100) < 0.5 * error(10)
+    assert error(80) < 0.75 * error(8)
 
 
 def test_what_else_the_latent_carries_is_kept(model: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.utils
 import pytest
 import torch
+
 from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
 from morph_pack.morph_core.schedule import alphas_cumprod
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel

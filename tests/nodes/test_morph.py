@@ -1,10 +1,13 @@
 """A morph of stock KSampler and the pack's nodes is the morph that the core makes with diffusers."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from morph_pack.morph_core import ddim
 from morph_pack.morph_core.adain import adain
 from morph_pack.morph_core.alphas import alpha_schedule
@@ -17,8 +20,9 @@ from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.slerp import slerp
 from morph_pack.morph_core.text import blend_text
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
+from morph_pack.nodes.bridge import bridged, scaled_latent
+from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
-from torch import Tensor
 
 STEPS = 10
 FRAMES = 5
@@ -71,15 +75,18 @@ def test_the_graph_makes_the_cores_morph(model: Any, core: ToyModel, config: Mor
     assert_close(morph_in_comfyui(model, latents, prompts, loras, config), expected, 1e-3)
 
 
-@pytest.mark.parametrize("without", ["lora", "attention", "adain"])
-def test_every_ingredient_of_the_compared_morph_changes_it(core: ToyModel, without: str) -> None:
+def test_every_ingredient_of_the_compared_morph_changes_it(core: ToyModel) -> None:
     """So that the comparison above would notice a node that does nothing."""
     ends = [End(normal(1, 4, 8, 12, seed=i), conditioning(i)[0][0], random_lora(i)) for i in range(2)]
+    bare = [replace(end, lora={}) for end in ends]
     full = morph_ends(core, ends[0], ends[1], PLAIN).latents
-    if without == "lora":
-        ends = [replace(end, lora={}) for end in ends]
-    config = replace(PLAIN, attention=0.0 if without == "attention" else 0.6, adain=without != "adain")
-    assert (morph_ends(core, ends[0], ends[1], config).latents - full).abs().max() > 0.01
+    without = {
+        "LoRAs": morph_ends(core, bare[0], bare[1], PLAIN),
+        "attention": morph_ends(core, ends[0], ends[1], replace(PLAIN, attention=0.0)),
+        "AdaIN": morph_ends(core, ends[0], ends[1], replace(PLAIN, adain=False)),
+    }
+    for name, result in without.items():
+        assert (result.latents - full).abs().max() > 0.01, name
 
 
 def test_from_drawings_to_frames(toy: tuple[Any, Any, Any], core: ToyModel) -> None:
@@ -120,9 +127,7 @@ def test_the_end_frames_are_each_image_alone_with_its_lora(model: Any) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "skips"), [((4, 4), (0, 0)), ((3, 8), (0, 0)), ((4, 6), (2, 3))])
-def test_frames_between_have_both_loras_merged(
-    model: Any, ranks: tuple[int, int], skips: tuple[int, int]
-) -> None:
+def test_frames_between_have_both_loras_merged(model: Any, ranks: tuple[int, int], skips: tuple[int, int]) -> None:
     """LoRAs of other ranks, and layers that only one LoRA has, are no exception."""
     loras = [random_lora(i, rank=ranks[i], skip=skips[i]) for i in range(2)]
     noise, alphas = 10 * normal(2, 4, 8, 12), (0.25, 0.6)
@@ -143,18 +148,38 @@ def test_lora_blend_works_on_a_model_that_carries_a_lora(model: Any) -> None:
         assert_close(frames[row][None], sample(both, conditioning(), noise[row][None], STEPS), 1e-4)
 
 
+@pytest.fixture(scope="module")
+def sd1() -> Any:
+    """Unlike the toy it has attention in three up blocks, so that the last two are not all of them."""
+    return models.sd1()
+
+
 @pytest.mark.parametrize("blocks", BLOCKS)
-@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
-def test_attention_kv_inject_is_the_cores(model: Any, core: ToyModel, blocks: str, strength: float) -> None:
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_attention_kv_inject_is_the_cores(sd1: Any, blocks: str, strength: float) -> None:
     alphas, noise, text = alpha_schedule(4), 10 * normal(4, 4, 8, 12), conditioning(rows=4)
     settings = {"strength": strength, "end_percent": 1.0, "blocks": blocks}
-    (mixing,) = run("AttentionKVInject", model=model, alphas=alphas, **settings)
-    train_sigmas = sigmas_of(core.train_alphas)
-    with torch.no_grad(), mixed_self_attention(core.unet, alphas, strength, blocks):
-        expected = ddim.sample(unet_denoiser(core.unet, text[0][0], train_sigmas), noise, ddim_sigmas(train_sigmas, 4))
-    frames = sample(mixing, text, noise, 4)
-    assert_close(frames, expected, 1e-3)
-    assert ((frames - sample(model, text, noise, 4)).abs().max() > 0.01) == (strength > 0)
+    frames = sample(run("AttentionKVInject", model=sd1, alphas=alphas, **settings)[0], text, noise, 2)
+    with bridged(sd1) as bridge, torch.no_grad(), mixed_self_attention(bridge.unet, alphas, strength, blocks):
+        train_sigmas = sigmas_of(bridge.train_alphas)
+        denoise = unet_denoiser(bridge.unet, text[0][0], train_sigmas)
+        expected = ddim.sample(denoise, scaled_latent(sd1, noise), ddim_sigmas(train_sigmas, 2)) / 0.18215
+    assert_close(frames, expected, 1e-4)
+
+
+def test_every_setting_of_attention_kv_inject_matters(sd1: Any) -> None:
+    """All choices of blocks and strengths give different frames; strength 0 gives those of the plain model."""
+    noise, text = 10 * normal(4, 4, 8, 12), conditioning(rows=4)
+
+    def frames(strength: float, blocks: str) -> Tensor:
+        settings = {"strength": strength, "end_percent": 1.0, "blocks": blocks}
+        return sample(run("AttentionKVInject", model=sd1, alphas=alpha_schedule(4), **settings)[0], text, noise, 2)
+
+    plain = sample(sd1, text, noise, 2)
+    assert_close(frames(0.0, "all blocks"), plain, 1e-5)
+    outcomes = [plain, *(frames(1.0, blocks) for blocks in BLOCKS), frames(0.4, "all blocks")]
+    for one, other in itertools.combinations(outcomes, 2):
+        assert (one - other).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("end_percent", "start", "acting"), [(0.0, 0, 0), (0.6, 0, 6), (1.0, 0, 10), (0.5, 4, 3)])

@@ -5,11 +5,12 @@ from typing import Any
 import nodes
 import pytest
 import torch
+from torch import Tensor
+
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, SCALE_FACTOR, ToyModel
 from morph_tests.nodes.graph import latent, normal, run
-from torch import Tensor
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:

@@ -9,6 +9,7 @@ import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+
 from morph_pack.morph_core.errors import InvalidInput
 from morph_tests.nodes.graph import (
     conditioning,
@@ -89,7 +90,7 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "RescheduleAlphas": lambda model: {
         "images": torch.rand(3, 16, 16, 4, generator=torch.Generator().manual_seed(0)),
-        **{"alphas_in": [*ALPHAS], "frames": 0, "metric": "laplacian pyramid"},
+        **{"alphas": [*ALPHAS], "frames": 0, "metric": "laplacian pyramid"},
     },
 }
 

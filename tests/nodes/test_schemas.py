@@ -1,0 +1,65 @@
+"""What the front end is told about the nodes."""
+
+import inspect
+import json
+from typing import Any
+
+import pytest
+
+from morph_pack.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+NAMES = {
+    "MorphDragFitImageLora": "Fit Image LoRA",
+    "MorphDragDdimInvert": "DDIM Invert",
+    "MorphDragSlerpLatents": "Slerp Latents",
+    "MorphDragLoraBlend": "LoRA Blend",
+    "MorphDragAttentionKVInject": "Attention KV Inject",
+    "MorphDragAdaIN": "AdaIN",
+    "MorphDragRescheduleAlphas": "Reschedule Alphas",
+    "MorphDragAlphaSchedule": "Alpha Schedule",
+    "MorphDragBlendConditioning": "Blend Conditioning",
+    "MorphDragLoadToyModel": "Load Toy Model",
+    "MorphDragToyDrawing": "Toy Drawing",
+}
+
+
+@pytest.fixture(params=NAMES)
+def schema(request: pytest.FixtureRequest) -> Any:
+    """A node's schema, as ComfyUI completes and validates it."""
+    return NODE_CLASS_MAPPINGS[request.param].GET_SCHEMA()
+
+
+def test_ids_and_display_names_never_change() -> None:
+    assert NODE_DISPLAY_NAME_MAPPINGS == NAMES
+    assert NODE_CLASS_MAPPINGS.keys() == NAMES.keys()
+
+
+def test_it_has_the_id_name_and_category_that_it_is_registered_with(schema: Any) -> None:
+    assert schema.display_name == NAMES[schema.node_id]
+    assert schema.category == "morph & drag"
+
+
+def test_everything_is_explained(schema: Any) -> None:
+    assert schema.description
+    assert [part.id for part in [*schema.inputs, *schema.outputs] if not part.tooltip] == []
+
+
+def test_outputs_have_names(schema: Any) -> None:
+    assert schema.outputs
+    assert [output.id for output in schema.outputs if not output.display_name] == []
+
+
+def test_numbers_have_a_default_within_their_range(schema: Any) -> None:
+    numbers = [part for part in schema.inputs if getattr(part, "min", None) is not None]
+    for number in numbers:
+        assert number.min <= number.default <= number.max, number.id
+
+
+def test_its_definition_is_json(schema: Any) -> None:
+    definition = NODE_CLASS_MAPPINGS[schema.node_id].GET_NODE_INFO_V1()
+    assert json.loads(json.dumps(definition))["name"] == schema.node_id
+
+
+def test_inputs_are_the_arguments_of_execute(schema: Any) -> None:
+    arguments = inspect.signature(NODE_CLASS_MAPPINGS[schema.node_id].execute).parameters
+    assert [part.id for part in schema.inputs] == list(arguments)

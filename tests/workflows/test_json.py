@@ -1,0 +1,151 @@
+"""The example workflows are whole: files, links, node types, slots and widgets. With ComfyUI, as it defines them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morph_tests.comfy_host import REPOSITORY, running_comfyui, why_comfyui_cannot_run
+
+Workflow = dict[str, Any]
+Definitions = dict[str, dict[str, Any]]
+
+FILES = sorted((REPOSITORY / "example_workflows").glob("*.json"))
+OUR_NODES = {
+    node_id
+    for source in (REPOSITORY / "nodes").glob("*.py")
+    for node_id in re.findall(r'node_id="(\w+)"', source.read_text(encoding="utf-8"))
+}
+FRONT_END_NODES = {"MarkdownNote"}
+OPTIONAL = 7  # the shape of a slot that may stay empty
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+EXTRA_WIDGETS = ("control_after_generate", "image_upload")  # options that give an input a second widget
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def workflow(request: pytest.FixtureRequest) -> Workflow:
+    return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Definitions]:
+    """Every node's definition, from a real ComfyUI with this pack."""
+    if reason := why_comfyui_cannot_run():
+        pytest.skip(reason)
+    with running_comfyui(tmp_path_factory.mktemp("workflows")) as host:
+        yield host.object_info()
+
+
+def backend_nodes(workflow: Workflow) -> list[dict[str, Any]]:
+    return [node for node in workflow["nodes"] if node["type"] not in FRONT_END_NODES]
+
+
+def defined_inputs(definition: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name -> type and options."""
+    inputs = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
+    return {
+        name: ("COMBO" if isinstance(kind, list) else kind, rest[0] if rest else {})
+        for name, (kind, *rest) in inputs.items()
+    }
+
+
+def defined_widgets(definition: dict[str, Any]) -> list[tuple[str, dict[str, Any]] | None]:
+    """Type and options of each value in `widgets_values`; None for one that belongs to no input."""
+    widgets: list[tuple[str, dict[str, Any]] | None] = []
+    for kind, options in defined_inputs(definition).values():
+        if kind in WIDGETS:
+            widgets.append((kind, options))
+            widgets += [None for extra in EXTRA_WIDGETS if options.get(extra)]
+    return widgets
+
+
+def is_allowed(value: Any, kind: str, options: dict[str, Any]) -> bool:
+    if kind in ("INT", "FLOAT"):
+        return options.get("min", value) <= value <= options.get("max", value)
+    return isinstance(value, bool if kind == "BOOLEAN" else str)
+
+
+def test_there_are_workflows() -> None:
+    assert FILES
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_has_a_thumbnail(file: Path) -> None:
+    assert file.with_suffix(".jpg").is_file()
+
+
+def test_ids_are_unique_and_counted(workflow: Workflow) -> None:
+    for entries, last in (
+        ([node["id"] for node in workflow["nodes"]], workflow["last_node_id"]),
+        ([link[0] for link in workflow["links"]], workflow["last_link_id"]),
+    ):
+        assert len(set(entries)) == len(entries)
+        assert max(entries) <= last
+
+
+def test_links_join_slots_of_one_type(workflow: Workflow) -> None:
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, output, target, place, kind in workflow["links"]:
+        start = nodes[source]["outputs"][output]
+        end = nodes[target]["inputs"][place]
+        assert number in start["links"]
+        assert end["link"] == number
+        assert start["type"] == end["type"] == kind
+
+
+def test_slots_name_only_links_there_are(workflow: Workflow) -> None:
+    there_are = {link[0] for link in workflow["links"]}
+    for node in workflow["nodes"]:
+        assert {number for slot in node["outputs"] for number in slot["links"]} <= there_are
+        assert {slot["link"] for slot in node["inputs"]} - {None} <= there_are
+        required = [slot for slot in node["inputs"] if "widget" not in slot and slot.get("shape") != OPTIONAL]
+        assert all(slot["link"] for slot in required), node["type"]
+
+
+def test_names_the_pack_every_node_comes_from(workflow: Workflow) -> None:
+    for node in backend_nodes(workflow):
+        ours = node["type"] in OUR_NODES
+        assert node["properties"]["cnr_id"] == ("morph-and-drag" if ours else "comfy-core"), node["type"]
+        assert node["properties"]["Node name for S&R"] == node["type"]
+
+
+def test_explains_itself_in_one_note(workflow: Workflow) -> None:
+    notes = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+    assert [len(note["widgets_values"]) for note in notes] == [1]
+
+
+def test_nodes_do_not_overlap(workflow: Workflow) -> None:
+    title = 30
+    boxes = [
+        (node["type"], *node["pos"], node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1])
+        for node in workflow["nodes"]
+    ]
+    for i, (name, left, top, right, bottom) in enumerate(boxes):
+        for other, left_2, top_2, right_2, bottom_2 in boxes[:i]:
+            apart = right <= left_2 or right_2 <= left or bottom <= top_2 - title or bottom_2 <= top - title
+            assert apart, f"{name} overlaps {other}"
+
+
+def test_comfyui_knows_every_node(workflow: Workflow, definitions: Definitions) -> None:
+    assert definitions.keys() >= OUR_NODES
+    assert {node["type"] for node in backend_nodes(workflow)} <= definitions.keys()
+
+
+def test_slots_are_those_comfyui_defines(workflow: Workflow, definitions: Definitions) -> None:
+    for node in backend_nodes(workflow):
+        definition = definitions[node["type"]]
+        inputs = {slot["name"]: slot["type"] for slot in node["inputs"] if slot["type"] != "IMAGEUPLOAD"}
+        assert inputs == {name: kind for name, (kind, _) in defined_inputs(definition).items()}
+        assert [slot["type"] for slot in node["outputs"]] == definition["output"]
+        assert [slot["name"] for slot in node["outputs"]] == definition["output_name"]
+
+
+def test_widget_values_are_those_comfyui_defines(workflow: Workflow, definitions: Definitions) -> None:
+    for node in backend_nodes(workflow):
+        widgets = defined_widgets(definitions[node["type"]])
+        assert len(node["widgets_values"]) == len(widgets), node["type"]
+        for value, widget in zip(node["widgets_values"], widgets, strict=True):
+            assert widget is None or is_allowed(value, *widget), f"{node['type']}: {value!r}"
