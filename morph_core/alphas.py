@@ -66,4 +66,5 @@ def reschedule_alphas(alphas: Sequence[float], distances: Sequence[float], frame
     if travelled[-1] < NO_WAY:
         return tuple(np.linspace(known[0], known[-1], frames).tolist())
     even = np.linspace(0, travelled[-1], frames)
-    return tuple(np.interp(even, travelled, known).tolist())
+    inner = np.interp(even, travelled, known).tolist()[1:-1]
+    return (known[0], *inner, known[-1])

@@ -38,8 +38,11 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0) -> 
 def last_mixed_sigma(sigmas: Tensor, share: float) -> Tensor:
     """The sigma above which attention is mixed when it is mixed in the first `share` (0..1) of the steps.
 
-    sigmas: (S + 1,), falling. Steps 0 .. round(share·S) − 1 have a greater sigma than the result.
+    sigmas: (S + 1,), falling. Steps 0 .. round(share·S) − 1 have a greater sigma than the result. Raises
+    `InvalidInput` for a share outside 0..1.
     """
+    if not 0 <= share <= 1:
+        raise InvalidInput(f"the share of the steps with blended attention must be between 0 and 1, got {share}")
     return sigmas[round(share * (len(sigmas) - 1))]
 
 

@@ -17,6 +17,7 @@ from .errors import InvalidInput
 
 LoraWeights = dict[str, Tensor]
 PREFIX = "lora_unet_"
+LAYER_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")  # the last may be absent: then it is the rank
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ def read_lora(weights: Mapping[str, Tensor], unet: nn.Module) -> dict[nn.Module,
     named = sorted({key.split(".", 1)[0] for key in weights})
     if not named:
         raise InvalidInput("the LoRA is empty")
-    strangers = [name for name in named if name not in modules or f"{name}.lora_down.weight" not in weights]
+    strangers = [name for name in named if name not in modules]
     if strangers:
         raise InvalidInput(
             f"{len(strangers)} of {len(named)} layers in the LoRA are not in this model, the first is "
             f"{strangers[0]!r}; use a LoRA that was fitted on this model"
         )
+    expected = {f"{name}.{part}" for name in named for part in LAYER_PARTS}
+    odd = sorted({key for key in expected ^ set(weights) if not key.endswith(".alpha")})
+    if odd:
+        raise InvalidInput(f"{odd[0]!r} is {'missing' if odd[0] in expected else 'unknown'}; use a plain, whole LoRA")
     layers = {}
     for name in named:
         down, up = weights[f"{name}.lora_down.weight"], weights[f"{name}.lora_up.weight"]
@@ -95,8 +100,8 @@ class _FrameUpdate:
         if isinstance(layer, nn.Conv2d):
             hidden = conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
             return output + conv2d(hidden * shares[:, :, None, None], up)
-        hidden = linear(x, down) * shares[:, None, :]  # (B, T, r)
-        return output + linear(hidden, up)
+        hidden = linear(x, down)  # (B, ..., r)
+        return output + linear(hidden * shares.reshape(len(x), *[1] * (x.ndim - 2), -1), up)
 
 
 def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas) -> _FrameUpdate:
@@ -120,8 +125,11 @@ def check_shapes(layer: nn.Module, update: LowRank) -> None:
     """Raise `InvalidInput` when an update's shapes are not those of the layer."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     out, *inner = weight.shape
-    fits_in = list(update.down.shape[1:]) in ([*inner], [*inner, 1, 1])
-    if not fits_in or tuple(update.up.shape[:2]) != (out, update.rank):
+    down, up = list(update.down.shape), list(update.up.shape)
+    fitting = [([update.rank, *inner], [out, update.rank] + [1, 1] * (len(inner) > 1))]
+    if len(inner) == 1:  # a Linear's matrices may also be written as 1×1 convolutions
+        fitting.append(([update.rank, *inner, 1, 1], [out, update.rank, 1, 1]))
+    if (down, up) not in fitting:
         raise InvalidInput(
             f"a LoRA layer of shapes {tuple(update.up.shape)} and {tuple(update.down.shape)} does not fit a weight of "
             f"shape {tuple(weight.shape)}; use a LoRA that was fitted on this model"

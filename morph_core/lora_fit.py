@@ -90,11 +90,13 @@ def trainable_lora(unet: "UNet2DConditionModel", config: LoraFit) -> Iterator[li
     """A fresh LoRA inside the UNet, as the only parameters that need gradients; removed on the way out."""
     from peft import LoraConfig
 
+    if getattr(unet, "peft_config", None):
+        raise InvalidInput("the UNet carries an adapter already; fuse or unload it before fitting a LoRA")
     needed_grad = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     unet.requires_grad_(False)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)  # PEFT makes a LoRA's matrices on the CPU
             unet.add_adapter(
                 LoraConfig(
                     r=config.rank,

@@ -16,7 +16,7 @@ def slerp(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
     parallel latents are interpolated linearly. Raises `InvalidInput` for different shapes, for a zero latent
     and for opposite latents, between which no arc is shortest.
     """
-    if start.shape != end.shape or start.shape[0] != 1:
+    if start.shape != end.shape or start.ndim != 4 or len(start) != 1:
         raise InvalidInput(
             f"slerp needs two latents of the same shape (1, C, H, W), got {tuple(start.shape)} and {tuple(end.shape)}"
         )

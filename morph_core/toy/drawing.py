@@ -173,19 +173,31 @@ def draw(kinds: Tensor, factors: Tensor, size: int, softness: float = 1.0) -> Te
     return paint(picture, opening + 0.12 * (1 - f["mouth_open"]), (0.45, 0.10, 0.13))
 
 
-def landmarks(factors: Tensor) -> dict[str, Tensor]:
-    """Where the named points of the face are: name -> (B, 2) as (x, y) shares of the picture's side."""
+def landmarks(kinds: Tensor, factors: Tensor) -> dict[str, Tensor]:
+    """Where the named points of the face are: name -> (B, 2) as (x, y) shares of the picture's side.
+
+    kinds: (B,) indices into `KINDS`, which decide where the ears' middles are.
+    """
     f = {name: factors[:, i] for i, name in enumerate(FACTORS)}
     zero = torch.zeros_like(f["x"])
     brow_y = -0.18 - f["eye_size"] - 0.07 - 0.16 * f["brow"]
+    ear, rabbit_v = f["ear_size"], -0.72 - 0.45 * f["ear_size"]
+    middles = {  # half-way up a cat's ear; the centres of the other shapes in `_ears`
+        "cat": (zero + 0.73, -0.44 - 0.60 * ear),
+        "bear": (zero + 0.74, zero - 0.80),
+        "rabbit": (0.42 - 0.18 * (rabbit_v + 0.8), rabbit_v),
+        "mouse": (zero + 0.92, zero - 0.66),
+    }
+    rows = torch.arange(len(kinds), device=kinds.device)
+    ear_u, ear_v = (torch.stack([middles[kind][axis] for kind in KINDS])[kinds, rows] for axis in (0, 1))
     face = {
         "nose": (zero, zero + 0.22),
         "left eye": (-f["eye_spacing"], zero - 0.18),
         "right eye": (f["eye_spacing"], zero - 0.18),
         "left brow": (-f["eye_spacing"], brow_y),
         "right brow": (f["eye_spacing"], brow_y),
-        "left ear": (zero - 0.62, -0.80 * f["ear_size"] - 0.10),
-        "right ear": (zero + 0.62, -0.80 * f["ear_size"] - 0.10),
+        "left ear": (-ear_u, ear_v),
+        "right ear": (ear_u, ear_v),
         "mouth": (zero, zero + 0.52),
     }
     cos, sin = f["tilt"].cos(), f["tilt"].sin()

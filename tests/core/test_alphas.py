@@ -140,7 +140,6 @@ def test_frames_that_look_alike_leave_the_ends_where_they_are(distances):
     assert (result[0], result[-1]) == (0, 1)
 
 
-@pytest.mark.xfail(strict=True, reason="interpolation takes the last of the alphas at which nothing was travelled")
 @pytest.mark.parametrize("distances", [(0, 1, 2), (0, 0, 1)])
 def test_first_frames_that_look_alike_leave_the_first_alpha_where_it_is(distances):
     result = reschedule_alphas((0, 0.3, 0.6, 1), distances, 5)

@@ -347,7 +347,6 @@ def test_impossible_settings_are_refused(model, ends, change):
         morph_ends(model, *ends, replace(PLAIN, **change))
 
 
-@pytest.mark.xfail(strict=True, reason="the share of steps is used as an index into the sigmas, unchecked")
 @pytest.mark.parametrize("attention", [-0.4, 1.4])
 def test_a_share_of_steps_outside_0_to_1_is_refused(model, ends, attention):
     with pytest.raises(InvalidInput):

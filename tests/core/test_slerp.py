@@ -145,7 +145,6 @@ def test_other_shapes_are_refused_and_shown(a, b):
         slerp(a, b, (0.5,))
 
 
-@pytest.mark.xfail(strict=True, reason="alphas are spread over the channels of a latent with a time axis")
 def test_latents_with_another_number_of_axes_are_refused_or_right():
     a, b = (torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     alphas = (0.0, 0.3, 0.6, 1.0)  # as many as there are channels
