@@ -5,6 +5,7 @@ its trunk cannot be bundled); the drawing error is the distance to the nearest g
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,19 +21,11 @@ from morph_core.toy.drawing import Drawings
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 
 FRAMES = 9
-PLAIN = Morph(frames=FRAMES, lora=None, attention=0, adain=False, reschedule=False)
-WITH_LORA = replace(PLAIN, lora=LoraFit(steps=100, learning_rate=1e-3))
+LORA = LoraFit(steps=100, learning_rate=1e-3)
+SLERP = Morph(frames=FRAMES, lora=None, attention=0, adain=False, reschedule=True)
+WITH_LORA = replace(SLERP, lora=LORA, reschedule=False)
 WITH_ATTENTION = replace(WITH_LORA, attention=0.6)
-WITH_ADAIN = replace(WITH_ATTENTION, adain=True)
-FULL = replace(WITH_ADAIN, reschedule=True)
-METHODS = {
-    "latent slerp": PLAIN,
-    "+ LoRA": WITH_LORA,
-    "+ attention": WITH_ATTENTION,
-    "+ AdaIN": WITH_ADAIN,
-    "full (+ rescheduling)": FULL,
-    "full without AdaIN": replace(FULL, adain=False),
-}
+FULL = replace(WITH_ATTENTION, adain=True, reschedule=True)
 
 
 def cross_fade(start: Tensor, end: Tensor) -> Tensor:
@@ -44,16 +37,18 @@ def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
     """Method -> (FRAMES, 3, H, W) between drawings 2·pair and 2·pair + 1."""
     places = [2 * pair, 2 * pair + 1]
     images = [drawings.render(IMAGE_SIZE)[i : i + 1] for i in places]
-    ends = [
-        prepare_end(model, image, drawings.captions[i], WITH_LORA.lora) for image, i in zip(images, places, strict=True)
-    ]
+    ends = [prepare_end(model, image, drawings.captions[i], LORA) for image, i in zip(images, places, strict=True)]
     bare = [replace(end, lora={}) for end in ends]
-    restored = [model.decode_latents(end.latent) for end in ends]
-    frames = {"cross-fade": cross_fade(*restored)}
-    for name, config in METHODS.items():
-        start, end = bare if config.lora is None else ends
-        frames[name] = morph_ends(model, start, end, config).frames
-    return frames
+    slerp, full = morph_ends(model, *bare, SLERP), morph_ends(model, *ends, FULL)
+    return {
+        "cross-fade": cross_fade(*(model.decode_latents(end.latent) for end in ends)),
+        "latent slerp": slerp.first_pass.frames,
+        "latent slerp, rescheduled": slerp.frames,
+        "+ LoRA": morph_ends(model, *ends, WITH_LORA).frames,
+        "+ LoRA + attention": morph_ends(model, *ends, WITH_ATTENTION).frames,
+        "+ LoRA + attention + AdaIN": full.first_pass.frames,
+        "full: + rescheduling": full.frames,
+    }
 
 
 def measure(network: FactorNetwork, frames: Tensor) -> Tensor:
@@ -69,26 +64,31 @@ def measure(network: FactorNetwork, frames: Tensor) -> Tensor:
     )
 
 
+def measure_pair(pair: int, pairs: int, pictures: Path | None) -> dict[str, Tensor]:
+    """Method -> `measure` of one pair's frames, in a process of its own."""
+    torch.set_num_threads(1)
+    network = load_factor_network()
+    frames = morphs(load_toy_model(), held_out(2 * pairs, offset=2), pair)
+    if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
+        sheet(torch.cat(list(frames.values())), pictures / f"pair_{pair:02}.png", columns=FRAMES)
+    return {name: measure(network, shown) for name, shown in frames.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--pictures", type=Path, help="save each pair's frames, a row a method, into this folder")
     given = parser.parse_args()
-    model, network = load_toy_model(), load_factor_network()
-    drawings = held_out(2 * given.pairs, offset=2)
-    sums: dict[str, list[Tensor]] = {}
-    for pair in range(given.pairs):
-        frames = morphs(model, drawings, pair)
-        for name, shown in frames.items():
-            sums.setdefault(name, []).append(measure(network, shown))
-        if given.pictures:
-            given.pictures.mkdir(parents=True, exist_ok=True)
-            sheet(torch.cat(list(frames.values())), given.pictures / f"pair_{pair:02}.png", columns=FRAMES)
+    jobs = range(given.pairs), [given.pairs] * given.pairs, [given.pictures] * given.pairs
+    with ProcessPoolExecutor(given.workers) as pool:
+        results = list(pool.map(measure_pair, *jobs))
     print("| method | path length | variance of steps ×1000 | longest / mean step | drawing error |")
     print("|---|---|---|---|---|")
-    for name, rows in sums.items():
-        length, variance, longest, error = torch.stack(rows).mean(0).tolist()
-        print(f"| {name} | {length:.2f} | {variance:.2f} | {longest:.2f} | {error:.4f} |")
+    for name in results[0]:
+        length, variance, longest, error = torch.stack([result[name] for result in results]).mean(0).tolist()
+        print(f"| {name} | {length:.2f} | {variance:.0f} | {longest:.2f} | {error:.4f} |")
 
 
 if __name__ == "__main__":

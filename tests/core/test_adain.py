@@ -106,6 +106,12 @@ def test_a_wrong_number_of_frames_is_refused():
         adain(latents(2, 3), START, END, ALPHAS)
 
 
+def test_latents_of_a_single_cell_are_refused():
+    cell = torch.ones(1, 4, 1, 1)
+    with pytest.raises(InvalidInput, match="one cell"):
+        adain(cell, cell, cell, (0.5,))
+
+
 @pytest.mark.parametrize(
     ("start", "end"),
     [

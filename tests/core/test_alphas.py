@@ -129,6 +129,12 @@ def test_a_path_of_no_length_is_spaced_evenly_in_alpha():
     assert reschedule_alphas((0.2, 0.9), (0,), 3) == pytest.approx((0.2, 0.55, 0.9))
 
 
+def test_rounding_is_no_path():
+    noise, path = (3e-7, 1e-8, 2e-7), (3e-4, 1e-5, 2e-4)
+    assert reschedule_alphas(alpha_schedule(4), noise, 4) == pytest.approx(alpha_schedule(4), abs=1e-12)
+    assert reschedule_alphas(alpha_schedule(4), path, 4)[1] < 0.25
+
+
 def test_first_and_last_alpha_stay_where_a_path_covers_only_a_part():
     result = reschedule_alphas((0.2, 0.3, 0.9), (0.5, 0.1), 7)
     assert (result[0], result[-1]) == (0.2, 0.9)

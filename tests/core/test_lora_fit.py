@@ -94,7 +94,7 @@ def test_the_unet_is_shown_the_latent_with_unit_noise_of_every_strength(unet, in
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_it_is_plain_adamw_on_the_product_of_two_matrices(unet, inputs, prediction):
     """The same training written out: weights W + up·down given to the UNet, the noises those that were drawn."""
-    config = LoraFit(rank=2, steps=4, learning_rate=1e-2, weight_decay=0.1)
+    config = LoraFit(rank=2, steps=4, learning_rate=1e-2, weight_decay=10.0)
     fitted = fit_lora(unet, latent(), context(), ALPHAS, config, prediction)
     drawn = list(inputs)
     untrained = fit_lora(unet, latent(), context(), ALPHAS, LoraFit(rank=2, steps=1, learning_rate=1e-20)).weights
@@ -102,7 +102,7 @@ def test_it_is_plain_adamw_on_the_product_of_two_matrices(unet, inputs, predicti
     names = sorted({key.split(".")[0] for key in untrained})
     downs = [untrained[f"{name}.lora_down.weight"].clone().requires_grad_() for name in names]
     ups = [torch.zeros_like(untrained[f"{name}.lora_up.weight"]).requires_grad_() for name in names]
-    optimiser = torch.optim.AdamW([*downs, *ups], 1e-2, weight_decay=0.1)
+    optimiser = torch.optim.AdamW([*downs, *ups], 1e-2, weight_decay=10.0)
     losses = []
     for z, t in drawn:
         noise, alpha = noise_in(z, t), ALPHAS[t]
