@@ -38,11 +38,9 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0) -> 
 def last_mixed_sigma(sigmas: Tensor, share: float) -> Tensor:
     """The sigma above which attention is mixed when it is mixed in the first `share` (0..1) of the steps.
 
-    sigmas: (S + 1,), falling. Steps 0 .. round(share·S) − 1 have a greater sigma than the result. Raises
-    `InvalidInput` for a share outside 0..1.
+    sigmas: (S + 1,), falling. Steps 0 .. round(share·S) − 1 have a greater sigma than the result.
     """
-    if not 0 <= share <= 1:
-        raise InvalidInput(f"the share of the steps with blended attention must be between 0 and 1, got {share}")
+    check_share(share)
     return sigmas[round(share * (len(sigmas) - 1))]
 
 
@@ -50,6 +48,12 @@ def check_blocks(blocks: str) -> None:
     """Raise `InvalidInput` unless `blocks` is one of `BLOCKS`."""
     if blocks not in BLOCKS:
         raise InvalidInput(f"blocks must be one of {', '.join(BLOCKS)}; got {blocks!r}")
+
+
+def check_share(share: float) -> None:
+    """Raise `InvalidInput` unless `share` is in 0..1."""
+    if not 0 <= share <= 1:
+        raise InvalidInput(f"the share of the steps with blended attention must be between 0 and 1, got {share}")
 
 
 def block_is_chosen(blocks: str, stage: str, up_index: int, up_count: int) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import ddim
 from .adain import adain
 from .alphas import Alphas, alpha_schedule, reschedule_alphas
-from .attention import last_mixed_sigma, mixed_self_attention
+from .attention import check_blocks, check_share, last_mixed_sigma, mixed_self_attention
 from .denoise import Denoise, unet_denoiser
 from .errors import InvalidInput
 from .lora import LoraWeights, LowRank, blended_loras, read_lora
@@ -42,6 +42,11 @@ class Morph:
     adain: bool = True
     reschedule: bool = True
     metric: str = "laplacian pyramid"
+
+    def __post_init__(self) -> None:
+        alpha_schedule(self.frames)
+        check_blocks(self.attention_blocks)
+        check_share(self.attention)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def morph(
     images: two of (1, 3, H, W) in 0..1, of one size. captions: what each shows; DiffMorpher works with equal ones.
     """
     config = config or Morph()
+    perceptual_distances(torch.zeros(2, 3, 64, 64), config.metric)  # fails before the work, not after it
     if images[0].shape != images[1].shape or len(images[0]) != 1:
         shapes = " and ".join(str(tuple(image.shape)) for image in images)
         raise InvalidInput(f"a morph takes two images of the same shape (1, 3, H, W), got {shapes}")

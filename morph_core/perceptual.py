@@ -51,13 +51,16 @@ def lpips_distances(frames: Tensor, net: str = "alex", trunk: Path | None = None
     """
     import lpips
 
+    if net not in TRUNK_FILES:
+        raise InvalidInput(f"net must be one of {', '.join(TRUNK_FILES)}; got {net!r}")
     path = trunk or Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILES[net]
     if not path.is_file():
         raise InvalidInput(
             f"LPIPS needs torchvision's ImageNet weights and {path} is not there. Put {TRUNK_FILES[net]} at that "
             "place, or choose the metric 'laplacian pyramid', which needs no weights"
         )
-    model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with torch.random.fork_rng(devices=[]):  # the network starts from random weights, which are then replaced
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     model.net.load_state_dict(_trunk_state(model.net, torch.load(path, map_location="cpu", weights_only=True)))
     model.eval().requires_grad_(False).to(frames.device)
     pairs = zip(frames[:-1].float(), frames[1:].float(), strict=True)

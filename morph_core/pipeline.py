@@ -1,7 +1,7 @@
 """What the recipes need of a latent diffusion model, and diffusers' Stable Diffusion pipelines in that form."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class DiffusersPipeline:
         self.unet: UNet2DConditionModel = unet
         self.train_alphas: Tensor = pipeline.scheduler.alphas_cumprod
         self.prediction: Prediction = pipeline.scheduler.config.prediction_type
+        if self.prediction not in get_args(Prediction):
+            raise UnsupportedModel(f"the pipeline predicts {self.prediction!r}; epsilon and v_prediction are supported")
 
     @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> Tensor:

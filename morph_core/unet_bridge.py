@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def diffusers_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """`UNet2DConditionModel`'s arguments for an original-layout UNet configuration.
 
-    config: `model_channels`, `channel_mult`, `num_res_blocks`, `transformer_depth` (one entry a residual block),
-    `context_dim`, and `num_heads` or `num_head_channels`. Raises `UnsupportedModel` for UNets with other inputs
-    than a latent, a timestep and text.
+    config: `in_channels`, `out_channels`, `model_channels`, `channel_mult`, `num_res_blocks`, `transformer_depth` (one
+    entry a residual block), `context_dim`, `use_linear_in_transformer`, and `num_heads` or `num_head_channels`.
+    Raises `UnsupportedModel` for UNets with other inputs than a latent, a timestep and text.
     """
     widths = [config["model_channels"] * m for m in config["channel_mult"]]
     blocks = config["num_res_blocks"]
@@ -67,6 +67,9 @@ def build_shared_unet(
             found = "missing" if source is None else f"of shape {tuple(source.shape)}"
             raise UnsupportedModel(f"the model's weight for {name} is {found}, expected {tuple(parameter.shape)}")
         aliases[name] = ordinary_alias(source)
+    unused = set(state) - {key_map[name] for name in aliases}
+    if unused:
+        raise UnsupportedModel(f"the model has weights that an SD 1.x or 2.x UNet has not, such as {min(unused)}")
     unet.load_state_dict(aliases, assign=True)
     return unet.requires_grad_(False).eval()
 

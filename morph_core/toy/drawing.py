@@ -182,7 +182,7 @@ def landmarks(kinds: Tensor, factors: Tensor) -> dict[str, Tensor]:
     zero = torch.zeros_like(f["x"])
     brow_y = -0.18 - f["eye_size"] - 0.07 - 0.16 * f["brow"]
     ear, rabbit_v = f["ear_size"], -0.72 - 0.45 * f["ear_size"]
-    middles = {  # half-way up a cat's ear; the centres of the other shapes in `_ears`
+    middles = {  # of the part of each ear in `_ears` that the head does not hide
         "cat": (zero + 0.73, -0.44 - 0.60 * ear),
         "bear": (zero + 0.74, zero - 0.80),
         "rabbit": (0.42 - 0.18 * (rabbit_v + 0.8), rabbit_v),
@@ -198,7 +198,7 @@ def landmarks(kinds: Tensor, factors: Tensor) -> dict[str, Tensor]:
         "right brow": (f["eye_spacing"], brow_y),
         "left ear": (-ear_u, ear_v),
         "right ear": (ear_u, ear_v),
-        "mouth": (zero, zero + 0.52),
+        "mouth": (zero, 0.50 + 0.13 * f["mouth_curve"] + 0.03 * f["mouth_open"]),
     }
     cos, sin = f["tilt"].cos(), f["tilt"].sin()
     return {

@@ -176,7 +176,6 @@ def test_lpips_is_that_of_the_package_with_the_same_trunk(
     assert distances[0] > 0 and distances[0] != distances[2]
 
 
-@pytest.mark.xfail(strict=True, reason="the networks are given random weights before the file's")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_lpips_leaves_the_global_generator_as_it_was(tmp_path):
     path = saved(alex_features(), tmp_path / "trunk.pth")

@@ -119,7 +119,6 @@ def test_the_mouths_landmark_is_on_a_straight_or_open_mouth(mouth_open, colour):
     torch.testing.assert_close(colour_at(drawing.render(256), point), torch.tensor(colour), rtol=0, atol=0.02)
 
 
-@pytest.mark.xfail(strict=True, reason="the mouth's landmark does not follow its curve")
 @pytest.mark.parametrize("mouth_curve", [0.8, -0.8])
 def test_the_mouths_landmark_is_on_a_curved_mouth(mouth_curve):
     drawing = face(mouth_curve=mouth_curve)
