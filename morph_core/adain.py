@@ -20,7 +20,9 @@ def adain(frames: Tensor, start: Tensor, end: Tensor, alphas: Alphas, strength: 
     """Give each frame the channel statistics that lie its alpha of the way from `start` to `end`.
 
     frames: (F, C, H, W). start, end: (1, C, H, W). strength: 0 leaves the frames as they are, 1 is AdaIN.
-    Returns (F, C, H, W) in the frames' dtype. Raises `InvalidInput` when the shapes do not fit.
+    As published, the frames are divided by their biased deviation and multiplied by the ends' unbiased one, so even
+    an end's own statistics change by sqrt(n/(n - 1)) for n = H·W cells. Returns
+    (F, C, H, W) in the frames' dtype. Raises `InvalidInput` when the shapes do not fit.
     """
     if len(frames) != len(alphas):
         raise InvalidInput(f"{len(alphas)} alphas need as many frames, got {len(frames)}")

@@ -57,7 +57,9 @@ def fit_lora(
     """Train a LoRA on all attention projections to predict the noise in one latent; the UNet stays as it was.
 
     latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. Noise and
-    timestep are drawn anew each step from `config.seed`. LoRA and optimiser are float32 whatever the UNet is.
+    timestep are drawn anew each step from `config.seed`. LoRA and optimiser are float32 whatever the UNet is; the loss
+    of a float16 UNet is scaled, so that small gradients survive (Micikevicius et al. 2018). Raises `InvalidInput`
+    for a batch and when the UNet's output is not finite.
     """
     config = config or LoraFit()
     if len(latent) != 1:
@@ -67,6 +69,7 @@ def fit_lora(
     losses = []
     with trainable_lora(unet, config) as parameters:
         optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+        scaler = torch.amp.GradScaler(x0.device.type, enabled=unet.dtype == torch.float16)
         for step in range(config.steps):
             noise = torch.randn(x0.shape, generator=generator).to(x0.device)
             t = torch.randint(len(train_alphas), (1,), generator=generator).to(x0.device)
@@ -76,9 +79,12 @@ def fit_lora(
             with torch.autocast(x0.device.type, unet.dtype, enabled=unet.dtype != torch.float32):
                 output = unet(z.to(unet.dtype), t, context.to(unet.dtype), added_cond_kwargs=added).sample
             loss = mse_loss(output.float(), target)
+            if not torch.isfinite(loss):
+                raise InvalidInput(f"the model's output at step {step + 1} is not finite in {unet.dtype}; use float32")
             optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            scaler.scale(loss).backward()
+            scaler.step(optimiser)
+            scaler.update()
             losses.append(loss.item())
             if on_step:
                 on_step(step + 1, config.steps)

@@ -30,7 +30,7 @@ OnStage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Morph:
-    """What to do. Defaults are the published ones."""
+    """What to do. Defaults are the published ones, except `metric`: LPIPS needs weights that are not bundled."""
 
     frames: int = 16
     steps: int = 50

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
+from .denoise import OnStep
 from .errors import InvalidInput
 
 LEVELS = 5
@@ -43,7 +44,9 @@ def _blurred(images: Tensor) -> Tensor:
     return conv2d(pad(images, (2, 2, 2, 2), mode="replicate"), kernel, groups=images.shape[1])
 
 
-def lpips_distances(frames: Tensor, net: str = "alex", trunk: Path | None = None) -> Tensor:
+def lpips_distances(
+    frames: Tensor, net: str = "alex", trunk: Path | None = None, on_step: OnStep | None = None
+) -> Tensor:
     """LPIPS (Zhang et al. 2018) of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,).
 
     net: "alex" or "vgg". trunk: a file with torchvision's ImageNet weights of that network; without it,
@@ -63,8 +66,13 @@ def lpips_distances(frames: Tensor, net: str = "alex", trunk: Path | None = None
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     model.net.load_state_dict(_trunk_state(model.net, torch.load(path, map_location="cpu", weights_only=True)))
     model.eval().requires_grad_(False).to(frames.device)
-    pairs = zip(frames[:-1].float(), frames[1:].float(), strict=True)
-    return torch.stack([model(a[None], b[None], normalize=True).flatten()[0] for a, b in pairs])
+    images = frames.float()
+    distances = []
+    for i in range(1, len(images)):
+        distances.append(model(images[i - 1 : i], images[i : i + 1], normalize=True).flatten()[0])
+        if on_step:
+            on_step(i, len(images) - 1)
+    return torch.stack(distances)
 
 
 def _trunk_state(net: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,14 +80,14 @@ def _trunk_state(net: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, 
     return {key: weights["features." + key.split(".", 1)[1]] for key in net.state_dict()}
 
 
-METRICS: dict[str, Callable[[Tensor], Tensor]] = {
-    "laplacian pyramid": laplacian_pyramid_distances,
-    "lpips (alex)": lambda frames: lpips_distances(frames, "alex"),
-    "lpips (vgg)": lambda frames: lpips_distances(frames, "vgg"),
+METRICS: dict[str, Callable[[Tensor, OnStep | None], Tensor]] = {
+    "laplacian pyramid": lambda frames, _: laplacian_pyramid_distances(frames),
+    "lpips (alex)": lambda frames, on_step: lpips_distances(frames, "alex", on_step=on_step),
+    "lpips (vgg)": lambda frames, on_step: lpips_distances(frames, "vgg", on_step=on_step),
 }
 
 
-def perceptual_distances(frames: Tensor, metric: str = "laplacian pyramid") -> Tensor:
+def perceptual_distances(frames: Tensor, metric: str = "laplacian pyramid", on_step: OnStep | None = None) -> Tensor:
     """Distance of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,). metric: a key of `METRICS`.
 
     Raises `InvalidInput` for fewer than two frames, pictures smaller than 8 pixels or an unknown metric.
@@ -91,4 +99,4 @@ def perceptual_distances(frames: Tensor, metric: str = "laplacian pyramid") -> T
     if min(frames.shape[-2:]) < 8:
         raise InvalidInput(f"images must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
     with torch.no_grad():
-        return METRICS[metric](frames)
+        return METRICS[metric](frames, on_step)

@@ -62,11 +62,13 @@ class DiffusersPipeline:
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 to scaled latents (B, 4, H/8, W/8)."""
         vae = self._pipeline.vae
-        return vae.encode((images * 2 - 1).to(vae.dtype)).latent_dist.mode().float() * vae.config.scaling_factor
+        pixels = (images * 2 - 1).to(vae.device, vae.dtype)
+        return vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) to (B, 3, 8h, 8w) in 0..1."""
         vae = self._pipeline.vae
-        images = [vae.decode((x / vae.config.scaling_factor).to(vae.dtype)).sample for x in latents.split(1)]
+        scaled = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
+        images = [vae.decode(x).sample for x in scaled.split(1)]
         return (torch.cat(images).float() / 2 + 0.5).clamp(0, 1)

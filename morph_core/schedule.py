@@ -27,7 +27,8 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int) -> Tensor:
     """Sigmas of `steps` DDIM steps, falling, ending in 0: (steps + 1,).
 
     Timesteps are 1, 1 + T/steps, ... as in DDIM's uniform spacing with the offset of Stable Diffusion
-    (for 50 steps of 1000: 981, 961, ..., 1). Raises `InvalidInput` unless 1 <= steps < T.
+    (for 50 steps of 1000: 981, 961, ..., 1). ComfyUI's `ddim_uniform` is the same where `steps` divides T and starts
+    a step earlier where it does not. Raises `InvalidInput` unless 1 <= steps < T.
     """
     total = len(train_sigmas)
     if not 1 <= steps < total:

@@ -21,6 +21,5 @@ NODES = [
     ToyDrawing,
 ]
 
-_SCHEMAS = [(node, node.define_schema()) for node in NODES]
-NODE_CLASS_MAPPINGS = {schema.node_id: node for node, schema in _SCHEMAS}
-NODE_DISPLAY_NAME_MAPPINGS = {schema.node_id: schema.display_name for _, schema in _SCHEMAS}
+# No schema is asked for here: ComfyUI does, node by node, so that a broken one costs one node and not the pack.
+NODE_CLASS_MAPPINGS = {f"MorphDrag{node.__name__}": node for node in NODES}

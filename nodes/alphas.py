@@ -9,7 +9,7 @@ from ..morph_core.alphas import EASINGS, alpha_schedule, reschedule_alphas
 from ..morph_core.errors import InvalidInput
 from ..morph_core.perceptual import METRICS, perceptual_distances
 from ..morph_core.plot import plot_paths
-from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node
+from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node, progress
 
 
 class AlphaSchedule(io.ComfyNode):
@@ -83,7 +83,8 @@ class RescheduleAlphas(io.ComfyNode):
             )
         if not torch.isfinite(images).all():
             raise InvalidInput("images has values that are not finite (NaN or infinite); check the first pass")
-        distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric).tolist()
+        on_step = progress(len(images) - 1)
+        distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric, on_step).tolist()
         even = reschedule_alphas(measured, distances, frames or len(measured))
         plot = plot_paths(measured, distances, even)
         return io.NodeOutput(even, plot, ui=ui.PreviewImage(plot, cls=cls))

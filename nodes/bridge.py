@@ -1,5 +1,6 @@
 """MODEL to what the core works on. The only file that looks inside ComfyUI's model objects."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ PREDICTIONS: dict[type, Prediction] = {
     comfy.model_sampling.EPS: "epsilon",
     comfy.model_sampling.V_PREDICTION: "v_prediction",
 }
+
+
+ALL_MEMORY = 1e20  # bytes; what gradients need is not known beforehand, so every other model makes room
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
     if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
         schedule = type(sampling).__bases__[0].__name__
         raise UnsupportedModel(f"model is sampled as {schedule}; connect it without that sampling patch")
-    comfy.model_management.load_models_gpu([model], force_full_load=True)
+    _warn_of_patches(model)
+    comfy.model_management.load_models_gpu([model], memory_required=ALL_MEMORY, force_full_load=True)
     network, device = model.model.diffusion_model, model.load_device
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     with torch.inference_mode(False), torch.enable_grad():
@@ -82,6 +87,15 @@ def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
         unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
         sigmas = sampling.sigmas.detach().cpu().clone()
         yield BridgedModel(unet, 1 / (1 + sigmas**2), _prediction(model), device)
+
+
+def _warn_of_patches(model: "ModelPatcher") -> None:
+    options = model.model_options.get("transformer_options", {})
+    if any(options.get(kind) for kind in ("patches", "patches_replace", "wrappers")):
+        logging.warning(
+            "Morph & Drag: this node optimises through the model's weights, LoRAs included; other patches of the MODEL "
+            "(attention, wrappers such as LoRA Blend) have no effect in it, only in KSampler"
+        )
 
 
 def check_fits(model: "ModelPatcher", samples: Tensor, latent_name: str, embedding: Tensor, text_name: str) -> None:

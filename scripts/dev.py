@@ -1,6 +1,6 @@
 """Set up everything in a virtual environment of this folder, then run the demo, the tests or the checks.
 
-    python scripts/dev.py demo     # a toy morph, without ComfyUI; prints where the pictures are
+    python scripts/dev.py demo     # a toy morph and a toy drag, without ComfyUI; prints where the pictures are
     python scripts/dev.py test     # the test suite; with ComfyUI and Chromium too where they are found
     python scripts/dev.py check    # lint, format, types
 
@@ -17,13 +17,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-sys.path.insert(0, str(ROOT / "tests"))
+READY = ENVIRONMENT / "ready"
+COMMANDS: dict[str, list[list[str]]] = {
+    "demo": [[str(ROOT / "scripts" / "demo.py")]],
+    "test": [["-m", "pytest"]],
+    "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
+}
 
-from comfy_host import NOT_NEEDED_TO_START, find_comfyui  # noqa: E402
+
+def make_environment() -> None:
+    """A virtual environment with pip, anew if an earlier attempt was cut short."""
+    if READY.exists():
+        return
+    print(f"creating {ENVIRONMENT}; the first set-up downloads PyTorch and takes some minutes", flush=True)
+    try:
+        venv.create(ENVIRONMENT, with_pip=True, clear=True)
+    except subprocess.CalledProcessError:
+        sys.exit("Python's venv module cannot install pip here; on Debian or Ubuntu: apt install python3-venv")
+    READY.touch()
 
 
 def comfyui_requirements() -> Path | None:
     """ComfyUI's requirements, without those it starts without; None where there is no ComfyUI."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from comfy_host import NOT_NEEDED_TO_START, find_comfyui
+
     listed = find_comfyui() / "requirements.txt"
     if not listed.is_file():
         return None
@@ -37,7 +55,15 @@ def comfyui_requirements() -> Path | None:
     return filtered
 
 
-def set_up(files: list[Path]) -> None:
+def requirements_of(task: str) -> list[Path]:
+    """The requirement files a task needs."""
+    if task == "demo":
+        return [ROOT / "requirements.txt"]
+    files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt", comfyui_requirements()]
+    return [file for file in files if file]
+
+
+def install(files: list[Path]) -> None:
     """Install what the files list, unless exactly that was installed before."""
     wanted = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     stamp = ENVIRONMENT / f"installed-{wanted[:16]}"
@@ -49,26 +75,17 @@ def set_up(files: list[Path]) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in ("demo", "test", "check"):
+    if sys.version_info < (3, 10):  # noqa: UP036 - not installed yet, so nothing else has checked
+        print(f"Morph & Drag needs Python 3.10 or newer; this is {sys.version.split()[0]}")
+        return 2
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
         print(__doc__)
         return 2
     task, *rest = sys.argv[1:]
-    if not PYTHON.exists():
-        print(f"creating {ENVIRONMENT}; the first set-up downloads PyTorch and takes some minutes", flush=True)
-        venv.create(ENVIRONMENT, with_pip=True)
-    files = [ROOT / "requirements.txt"]
-    if task != "demo":
-        files.append(ROOT / "requirements-dev.txt")
-        comfyui = comfyui_requirements()
-        files += [comfyui] if comfyui else []
-    set_up(files)
-    commands: dict[str, list[list[str]]] = {
-        "demo": [[str(ROOT / "scripts" / "demo.py"), *rest]],
-        "test": [["-m", "pytest", *rest]],
-        "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
-    }
-    for command in commands[task]:
-        code = subprocess.run([PYTHON, *command], cwd=ROOT).returncode
+    make_environment()
+    install(requirements_of(task))
+    for command in COMMANDS[task]:
+        code = subprocess.run([PYTHON, *command, *rest], cwd=ROOT).returncode
         if code:
             return code
     return 0

@@ -166,13 +166,14 @@ class ToyModel:
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 to scaled latents (B, 4, H/4, W/4)."""
-        posterior = self.autoencoder.encode(images * 2 - 1).latent_dist
-        return posterior.mode() * SCALE_FACTOR
+        pixels = (images * 2 - 1).to(self.autoencoder.device)
+        return self.autoencoder.encode(pixels).latent_dist.mode() * SCALE_FACTOR
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) to images (B, 3, 4h, 4w) in 0..1."""
-        return (self.autoencoder.decode(latents / SCALE_FACTOR).sample / 2 + 0.5).clamp(0, 1)
+        scaled = (latents / SCALE_FACTOR).to(self.autoencoder.device)
+        return (self.autoencoder.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
 
 
 def load_toy_model(weights: Path = WEIGHTS, device: torch.device | str = "cpu") -> ToyModel:

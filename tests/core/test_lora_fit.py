@@ -333,3 +333,24 @@ def test_impossible_settings_are_refused(name, value):
 def test_a_batch_of_latents_is_refused(unet):
     with pytest.raises(InvalidInput, match="a batch of 2"):
         fit_lora(unet, torch.zeros(2, 4, 8, 8), context(), ALPHAS, SHORT)
+
+
+def products_of(weights):
+    names = sorted({key.split(".")[0] for key in weights})
+    return torch.cat([(weights[f"{n}.lora_up.weight"] @ weights[f"{n}.lora_down.weight"]).flatten() for n in names])
+
+
+def test_a_half_precision_unet_learns_what_a_single_precision_one_does(unet):
+    """Without scaling the loss, gradients this small are 0 in half precision and only weight decay is left."""
+    for parameter in unet.conv_out.parameters():
+        parameter.data *= 1e-4
+    config = LoraFit(rank=4, steps=6, learning_rate=1e-2)
+    expected = products_of(fit_lora(unet, latent(), context(), ALPHAS, config).weights)
+    found = products_of(fit_lora(copy.deepcopy(unet).half(), latent(), context(), ALPHAS, config).weights)
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.8
+
+
+def test_a_unet_that_overflows_is_refused(unet):
+    unet.conv_out.weight.data[:] = float("inf")
+    with pytest.raises(InvalidInput, match="step 1 is not finite in torch.float32"):
+        fit_lora(unet, latent(), context(), ALPHAS, SHORT)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import comfy.model_sampling
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput, MorphError, UnsupportedModel
-from morph_pack.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from morph_pack.nodes import NODE_CLASS_MAPPINGS
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import PREFIX, conditioning, latent, normal, random_lora, run, sample
 
@@ -57,7 +58,7 @@ def refusal(model: Any, node: str, error: type[MorphError] = InvalidInput, **cha
         execute(model, node, **changes)
     assert type(raised.value) is error
     name, _, message = str(raised.value).partition(": ")
-    assert name == NODE_DISPLAY_NAME_MAPPINGS[PREFIX + node]
+    assert name == NODE_CLASS_MAPPINGS[PREFIX + node].GET_SCHEMA().display_name
     return message
 
 
@@ -216,7 +217,7 @@ def test_a_batch_of_another_size_than_alphas(model: Any, node: str, rows: int, c
     (patched,) = execute(model, node)
     with pytest.raises(InvalidInput) as raised:
         sample(patched, conditioning(), normal(rows, 4, 8, 12), 2, negative=conditioning(1), cfg=cfg)
-    name = NODE_DISPLAY_NAME_MAPPINGS[PREFIX + node]
+    name = NODE_CLASS_MAPPINGS[PREFIX + node].GET_SCHEMA().display_name
     assert_says(str(raised.value), f"^{name}: ", "3 frames", "as many frames as there are alphas")
 
 
@@ -367,7 +368,9 @@ def test_comfyui_refuses_values_out_of_range_before_anything_runs(
     monkeypatch.setattr(nodes, "NODE_CLASS_MAPPINGS", {**nodes.NODE_CLASS_MAPPINGS, **NODE_CLASS_MAPPINGS})
     widgets = {key: x for key, x in GOOD[node].items() if isinstance(x, int | float | str)}
     prompt = {"1": {"class_type": PREFIX + node, "inputs": {**widgets, name: value}}}
-    _, errors, _ = asyncio.run(execution.validate_inputs("prompt", prompt, "1", {}))
+    validating = execution.validate_inputs("prompt", prompt, "1", {})
+    with ThreadPoolExecutor(1) as thread:  # the main one may have an event loop running: a browser's
+        _, errors, _ = thread.submit(asyncio.run, validating).result()
     complaints = [
         error["extra_info"].get("input_name") for error in errors if error["type"] != "required_input_missing"
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from morph_pack.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from morph_pack.nodes import NODE_CLASS_MAPPINGS
 
 NAMES = {
     "MorphDragFitImageLora": "Fit Image LoRA",
@@ -30,8 +30,7 @@ def schema(request: pytest.FixtureRequest) -> Any:
 
 
 def test_ids_and_display_names_never_change() -> None:
-    assert NODE_DISPLAY_NAME_MAPPINGS == NAMES
-    assert NODE_CLASS_MAPPINGS.keys() == NAMES.keys()
+    assert {key: node.GET_SCHEMA().display_name for key, node in NODE_CLASS_MAPPINGS.items()} == NAMES
 
 
 def test_it_has_the_id_name_and_category_that_it_is_registered_with(schema: Any) -> None:
