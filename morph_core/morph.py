@@ -102,7 +102,7 @@ def prepare_end(
     latent, text = model.encode_images(image), model.encode_text([caption])
     if lora is None:
         return End(latent, text, {})
-    on_step = _reporter(on_stage, "fitting LoRA")
+    on_step = stage_reporter(on_stage, "fitting LoRA")
     fitted = fit_lora(model.unet, latent, text, model.train_alphas, lora, model.prediction, on_step=on_step)
     return End(latent, text, fitted.weights)
 
@@ -152,23 +152,24 @@ def sample_frames(
                 patches.enter_context(mixed_self_attention(model.unet, alphas, blocks=config.attention_blocks))
             return plain(x, sigma)
 
-    with blended_loras(_layers(model, start), _layers(model, end), alphas):
-        return ddim.sample(denoise, x, sigmas, _reporter(on_stage, "sampling frames"))
+    with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas):
+        return ddim.sample(denoise, x, sigmas, stage_reporter(on_stage, "sampling frames"))
 
 
 def _invert_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnStage | None) -> Tensor:
     denoise: Denoise = unet_denoiser(
         model.unet, end.text, sigmas_of(model.train_alphas).to(end.latent), model.prediction
     )
-    with blended_loras(_layers(model, end), {}, (0.0,)):
-        return ddim.invert(denoise, end.latent, sigmas, _reporter(on_stage, "inverting"))
+    with blended_loras(lora_layers(model, end), {}, (0.0,)):
+        return ddim.invert(denoise, end.latent, sigmas, stage_reporter(on_stage, "inverting"))
 
 
-def _layers(model: LatentDiffusion, end: End) -> dict[nn.Module, LowRank]:
+def lora_layers(model: LatentDiffusion, end: End) -> dict[nn.Module, LowRank]:
+    """What an end's LoRA updates, see `lora.read_lora`; nothing if it has none."""
     return read_lora(end.lora, model.unet) if end.lora else {}
 
 
-def _reporter(on_stage: OnStage | None, stage: str) -> Callable[..., None] | None:
+def stage_reporter(on_stage: OnStage | None, stage: str) -> Callable[..., None] | None:
     """`on_stage` as the callback of a loop that is one stage."""
     if on_stage is None:
         return None

@@ -3,6 +3,7 @@
 from .alphas import AlphaSchedule, RescheduleAlphas
 from .attention import AttentionKVInject
 from .blend import AdaIN, BlendConditioning, SlerpLatents
+from .drag import DragLatentOptimize, DragOptions
 from .invert import DdimInvert
 from .lora import FitImageLora, LoraBlend
 from .toy import LoadToyModel, ToyDrawing
@@ -17,6 +18,8 @@ NODES = [
     RescheduleAlphas,
     AlphaSchedule,
     BlendConditioning,
+    DragLatentOptimize,
+    DragOptions,
     LoadToyModel,
     ToyDrawing,
 ]

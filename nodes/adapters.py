@@ -66,6 +66,17 @@ def _size(samples: Tensor) -> str:
     return f"{width}x{height} with {channels} channels"
 
 
+def image_of_one(images: Tensor, name: str) -> Tensor:
+    """The one picture (H, W, 3) of an IMAGE. name: of the input, for errors."""
+    if images.ndim != 4 or images.shape[-1] < 3:
+        raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3), got shape {tuple(images.shape)}")
+    if len(images) != 1:
+        raise InvalidInput(f"{name} must hold one picture, got a batch of {len(images)}; pick one with ImageFromBatch")
+    if not torch.isfinite(images).all():
+        raise InvalidInput(f"{name} has values that are not finite (NaN or infinite); check the node that made it")
+    return images[0, ..., :3]
+
+
 def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dict[str, Any]]:
     """The one (embedding (1, T, D), options) of a CONDITIONING of one prompt."""
     if len(conditioning) != 1:

@@ -1,4 +1,4 @@
-"""Attention KV Inject: frames whose self-attention looks at both ends of the morph."""
+"""Attention KV Inject: rows of a batch whose self-attention looks at others: a morph's ends, a drag's original."""
 
 from typing import Any
 
@@ -24,14 +24,13 @@ class AttentionKVInject(io.ComfyNode):
             display_name="Attention KV Inject",
             category=CATEGORY,
             description=(
-                "Replaces keys and values of every frame's self-attention by its blend of the first and last frame's, "
-                "so that frames change smoothly. The batch's first and last rows are the ends."
+                "For a morph: replaces keys and values of every frame's self-attention by its blend of the first and "
+                "last frame's. For a drag, without alphas: every row looks at the first, the original."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion UNet."),
-                AlphasType.Input("alphas", tooltip="One weight a frame; the sampled batch must have as many rows."),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0: the frame's own, 1: the blend."
+                    "strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0: the row's own, 1: the injected."
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -39,10 +38,17 @@ class AttentionKVInject(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of the steps, from the first, in which it acts. Above 0.6 frames may blur.",
+                    tooltip="Share of the steps, from the first, in which it acts: 0.6 for a morph, 1 for a drag.",
                 ),
                 io.Combo.Input(
-                    "blocks", options=list(BLOCKS), tooltip="Where it acts: up blocks for a morph, as published."
+                    "blocks",
+                    options=list(BLOCKS),
+                    tooltip="Where it acts. As published: up blocks for a morph, the last two of them for a drag.",
+                ),
+                AlphasType.Input(
+                    "alphas",
+                    optional=True,
+                    tooltip="A morph's weights; the sampled batch must have as many rows. Leave empty for a drag.",
                 ),
             ],
             outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with the patch.")],
@@ -50,12 +56,13 @@ class AttentionKVInject(io.ComfyNode):
 
     @classmethod
     @names_the_node
-    def execute(cls, model: Any, alphas: Any, strength: float, end_percent: float, blocks: str) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, strength: float, end_percent: float, blocks: str, alphas: Any = None
+    ) -> io.NodeOutput:
         check_blocks(blocks)
+        weights = None if alphas is None else alphas_input(alphas)
         patched = model.clone()
-        patched.set_model_attn1_patch(
-            _EndContexts(unet_config(model), alphas_input(alphas), strength, end_percent, blocks)
-        )
+        patched.set_model_attn1_patch(_EndContexts(unet_config(model), weights, strength, end_percent, blocks))
         return io.NodeOutput(patched)
 
 
@@ -63,7 +70,7 @@ class _EndContexts:
     """ComfyUI's `attn1_patch`: sees the input of every self-attention layer before keys and values are made."""
 
     def __init__(
-        self, config: dict[str, Any], alphas: Alphas, strength: float, end_percent: float, blocks: str
+        self, config: dict[str, Any], alphas: Alphas | None, strength: float, end_percent: float, blocks: str
     ) -> None:
         self.config, self.alphas, self.strength = config, alphas, strength
         self.end_percent, self.blocks = end_percent, blocks
@@ -73,13 +80,20 @@ class _EndContexts:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if not self._acts(options):
             return query, context, value
+        alphas = self._alphas(len(context), options)
+        mixed = mix_end_contexts(context, alphas, self.strength)
+        mixed_value = mixed if value is context else mix_end_contexts(value, alphas, self.strength)
+        return query, mixed, mixed_value
+
+    def _alphas(self, rows: int, options: dict[str, Any]) -> Alphas:
+        """The weights of the rows of each run in the batch; all 0, the first row's, for a drag."""
+        if self.alphas is None:
+            return (0.0,) * (rows // len(options["cond_or_uncond"]))
         try:
-            check_batch(len(context), options, self.alphas)
+            check_batch(rows, options, self.alphas)
         except InvalidInput as error:
             raise InvalidInput(f"Attention KV Inject: {error}") from error
-        mixed = mix_end_contexts(context, self.alphas, self.strength)
-        mixed_value = mixed if value is context else mix_end_contexts(value, self.alphas, self.strength)
-        return query, mixed, mixed_value
+        return self.alphas
 
     def _acts(self, options: dict[str, Any]) -> bool:
         stage, number = options["block"]

@@ -9,9 +9,9 @@ import torch
 from comfy_api.latest import io
 
 from ..morph_core import ddim
-from ..morph_core.errors import InvalidInput
 from .adapters import CATEGORY, names_the_node, single_conditioning, single_latent
 from .bridge import check_fits
+from .sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
 
 
 class DdimInvert(io.ComfyNode):
@@ -31,22 +31,7 @@ class DdimInvert(io.ComfyNode):
                 io.Model.Input("model", tooltip="A Stable Diffusion UNet; with the image's LoRA, as DiffMorpher does."),
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
                 io.Latent.Input("latent_image", tooltip="The image, from VAE Encode."),
-                io.Int.Input(
-                    "steps", default=50, min=1, max=999, tooltip="As in the KSampler that follows. More is more exact."
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=list(comfy.samplers.SCHEDULER_NAMES),
-                    default="ddim_uniform",
-                    tooltip="As in the KSampler that follows. DDIM's own spacing is ddim_uniform.",
-                ),
-                io.Int.Input(
-                    "start_at_step",
-                    default=0,
-                    min=0,
-                    max=998,
-                    tooltip="As in the KSampler that follows. 0 inverts to pure noise, 15 of 50 to strength 0.7.",
-                ),
+                *schedule_inputs("the KSampler that follows", start_at_step=0),
             ],
             outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="The noise to start KSampler from.")],
         )
@@ -65,13 +50,7 @@ class DdimInvert(io.ComfyNode):
         samples = single_latent(latent_image, "latent_image")
         embedding, _ = single_conditioning(positive, "positive")
         check_fits(model, samples, "latent_image", embedding, "positive")
-        if scheduler not in comfy.samplers.SCHEDULER_NAMES:
-            known = ", ".join(comfy.samplers.SCHEDULER_NAMES)
-            raise InvalidInput(f"scheduler must be one of {known}; got {scheduler!r}")
-        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
-        sigmas = sigmas[start_at_step:]
-        if len(sigmas) < 2:
-            raise InvalidInput(f"start_at_step must be below steps ({steps}), got {start_at_step}")
+        sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         inverted = comfy.sample.sample_custom(
             model,
             torch.zeros_like(samples),
@@ -83,7 +62,7 @@ class DdimInvert(io.ComfyNode):
             samples,
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
         )
-        return io.NodeOutput({**latent_image, "samples": inverted})
+        return io.NodeOutput({**latent_image, "samples": inverted, SIGMA_KEY: sigmas[0].item()})
 
 
 def _invert(

@@ -14,7 +14,7 @@ import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from safetensors.torch import load_file
 
 from ..morph_core.toy import model as toy
@@ -230,4 +230,5 @@ class ToyDrawing(io.ComfyNode):
     @names_the_node
     def execute(cls, animal: str, colour: str, mood: str, background: str, seed: int) -> io.NodeOutput:
         drawing = one_drawing(animal, colour, mood, background, torch.Generator().manual_seed(seed))
-        return io.NodeOutput(drawing.render(toy.IMAGE_SIZE).movedim(1, -1), drawing.captions[0])
+        image = drawing.render(toy.IMAGE_SIZE).movedim(1, -1)
+        return io.NodeOutput(image, drawing.captions[0], ui=ui.PreviewImage(image, cls=cls))

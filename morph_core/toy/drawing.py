@@ -188,8 +188,19 @@ def landmarks(kinds: Tensor, factors: Tensor) -> dict[str, Tensor]:
         "rabbit": (0.42 - 0.18 * (rabbit_v + 0.8), rabbit_v),
         "mouse": (zero + 0.92, zero - 0.66),
     }
+    tip_v = -0.72 - 1.07 * ear
+    tips = {  # where the ear's end is seen, a little inside its outline
+        "cat": (zero + 0.80, -0.35 - 0.90 * ear),
+        "bear": (0.72 + 0.22 * ear, -0.72 - 0.22 * ear),
+        "rabbit": (0.42 - 0.18 * (tip_v + 0.8), tip_v),
+        "mouse": (0.92 + 0.34 * ear, -0.66 - 0.34 * ear),
+    }
     rows = torch.arange(len(kinds), device=kinds.device)
-    ear_u, ear_v = (torch.stack([middles[kind][axis] for kind in KINDS])[kinds, rows] for axis in (0, 1))
+
+    def of_kind(places: dict[str, tuple[Tensor, Tensor]], axis: int) -> Tensor:
+        return torch.stack([places[kind][axis] for kind in KINDS])[kinds, rows]
+
+    ear_u, ear_v, tip_u, tip_v = (of_kind(places, axis) for places in (middles, tips) for axis in (0, 1))
     face = {
         "nose": (zero, zero + 0.22),
         "left eye": (-f["eye_spacing"], zero - 0.18),
@@ -198,6 +209,8 @@ def landmarks(kinds: Tensor, factors: Tensor) -> dict[str, Tensor]:
         "right brow": (f["eye_spacing"], brow_y),
         "left ear": (-ear_u, ear_v),
         "right ear": (ear_u, ear_v),
+        "left ear tip": (-tip_u, tip_v),
+        "right ear tip": (tip_u, tip_v),
         "mouth": (zero, 0.50 + 0.13 * f["mouth_curve"] + 0.03 * f["mouth_open"]),
     }
     cos, sin = f["tilt"].cos(), f["tilt"].sin()

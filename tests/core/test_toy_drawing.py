@@ -105,7 +105,7 @@ def test_landmarks_move_with_the_face(kind, mood):
 def test_the_ears_landmarks_are_on_the_ears_and_outside_the_head(kind, ear_size):
     drawing = face(kind, ear_size=ear_size, back_r=0.0, back_g=0.0, back_b=1.0)
     picture = drawing.render(256)
-    for name in ("left ear", "right ear"):
+    for name in ("left ear", "right ear", "left ear tip", "right ear tip"):
         point = landmarks(drawing.kinds, drawing.factors)[name][0]
         assert (colour_at(picture, point) - torch.tensor([0.0, 0.0, 1.0])).abs().max() > 0.3  # not the background
         from_centre = (point - torch.tensor([0.5, 0.6])) / 0.26

@@ -130,7 +130,8 @@ def test_a_prompt_of_another_text_encoder(model: Any, node: str) -> None:
     ids=["empty", "unsorted", "above", "below", "NaN", "None", "number", "text", "texts", "matrix", "dict"],
 )
 def test_alphas(model: Any, alphas: Any, advice: str) -> None:
-    for node in TAKE_ALPHAS:
+    without_alphas_it_is_for_a_drag = {"AttentionKVInject"} if alphas is None else set()
+    for node in {*TAKE_ALPHAS} - without_alphas_it_is_for_a_drag:
         assert_says(refusal(model, node, alphas=alphas), "^alphas", advice)
 
 

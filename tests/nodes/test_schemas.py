@@ -18,6 +18,8 @@ NAMES = {
     "MorphDragRescheduleAlphas": "Reschedule Alphas",
     "MorphDragAlphaSchedule": "Alpha Schedule",
     "MorphDragBlendConditioning": "Blend Conditioning",
+    "MorphDragDragLatentOptimize": "Drag Latent Optimize",
+    "MorphDragDragOptions": "Drag Options",
     "MorphDragLoadToyModel": "Load Toy Model",
     "MorphDragToyDrawing": "Toy Drawing",
 }

@@ -1,0 +1,165 @@
+"""Does a drag arrive, and what else changes? Toy drawings with a right answer: python -m benchmarks.drag [--drags N]
+
+Prints a table. A drag's right answer is the drawing with the part moved. Where a handle ended is found in the output by
+matching features of the factor network, as DragBench does with a diffusion model's. Fidelity is measured where the
+right answer does not differ from the original.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d, normalize
+
+from benchmarks.factor_network import FactorNetwork, load_factor_network
+from benchmarks.toy_model import held_out, psnr, sheet
+from morph_core.drag import Drag, drag_prepared
+from morph_core.drag_latent import published
+from morph_core.lora_fit import LoraFit
+from morph_core.morph import prepare_end
+from morph_core.points import DragPoints
+from morph_core.toy.drawing import FACTORS, KINDS, RANGES, draw, landmarks
+from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
+from morph_core.tracking import sample_bilinear
+
+LORA = LoraFit(steps=80, learning_rate=1e-3)
+REACH = 1.0  # of 64 pixels; the published 2 are of a map that is four times as wide
+DRAG_DIFFUSION = Drag(latent=replace(published("DragDiffusion"), reach=REACH))
+GOOD_DRAG = Drag(latent=replace(published("GoodDrag"), reach=REACH), strength=0.75)
+METHODS = {"DragDiffusion": DRAG_DIFFUSION, "GoodDrag": GOOD_DRAG}
+SAME = 0.02  # pixels that differ by less are outside the moved part
+AROUND = 4.0
+MARGIN = 5  # pixels around the moved part that may change too
+
+
+def pushed(value: float, name: str) -> float:
+    """The end of the factor's range that is farther away."""
+    low, high = RANGES[name]
+    return high if value < (low + high) / 2 else low
+
+
+# name: (factors that change, handles, animals it is seen on)
+KINDS_OF_DRAG: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "move the head": (("x", "y"), ("nose",), KINDS),
+    "tilt the head": (("tilt",), ("left ear", "right ear"), KINDS),
+    "stretch the ears": (("ear_size",), ("left ear tip", "right ear tip"), ("cat", "rabbit")),
+    "raise the brows": (("brow",), ("left brow", "right brow"), KINDS),
+}
+TURNS = [list(KINDS_OF_DRAG)[i] for i in (0, 1, 2, 0, 1, 0, 2, 3)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One drag: image, answer (1, 3, S, S), caption and points; moved: (1, 1, S, S), 1 where the answer differs."""
+
+    name: str
+    image: Tensor
+    answer: Tensor
+    caption: str
+    points: DragPoints
+    moved: Tensor
+
+
+def make_task(place: int) -> Task:
+    """The place-th held-out drag; the kinds of drags take turns."""
+    name = TURNS[place % len(TURNS)]
+    factors, handles, animals = KINDS_OF_DRAG[name]
+    drawings = held_out(16, offset=100 + place)
+    row = next(i for i, kind in enumerate(drawings.kinds.tolist()) if KINDS[kind] in animals)
+    kind, before = drawings.kinds[row : row + 1], drawings.factors[row : row + 1]
+    after = before.clone()
+    for factor in factors:
+        column = FACTORS.index(factor)
+        after[0, column] = pushed(before[0, column].item(), factor)
+    old, new = landmarks(kind, before), landmarks(kind, after)
+    points = DragPoints(torch.cat([old[h] for h in handles]), torch.cat([new[h] for h in handles]))
+    image, answer = draw(kind, before, IMAGE_SIZE), draw(kind, after, IMAGE_SIZE)
+    differs = ((image - answer).abs().amax(1, keepdim=True) > SAME).float()
+    moved = max_pool2d(differs, 2 * MARGIN + 1, 1, MARGIN)
+    return Task(name, image, answer, drawings.captions[row], points, moved)
+
+
+def found(network: FactorNetwork, image: Tensor, output: Tensor, points: DragPoints) -> Tensor:
+    """Where in the output the features of the image's handles are: (N, 2) in pixels, to a fraction of one.
+
+    Faces are symmetrical, so a handle is looked for in the disc around it and its target, `AROUND` pixels wider.
+    """
+    maps = [interpolate(network.features(x)[0], x.shape[-2:], mode="bilinear") for x in (image, output)]
+    handles, targets = points.handles * IMAGE_SIZE, points.targets * IMAGE_SIZE
+    radius = (targets - handles).norm(dim=1) / 2 + AROUND
+    wanted = normalize(sample_bilinear(maps[0], handles - 0.5), dim=-1)  # (N, D)
+    steps = torch.arange(0, IMAGE_SIZE, 0.25) + 0.125
+    places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)  # (P, 2)
+    likeness = wanted @ normalize(sample_bilinear(maps[1], places - 0.5), dim=-1).T  # (N, P)
+    likeness[torch.cdist((handles + targets) / 2, places) > radius[:, None]] = -1
+    return places[likeness.argmax(1)]
+
+
+def measure(network: FactorNetwork, task: Task, output: Tensor) -> Tensor:
+    """Share of the distance that is left, PSNR outside the moved part (dB), PSNR against the answer (dB)."""
+    handles, targets = task.points.handles * IMAGE_SIZE, task.points.targets * IMAGE_SIZE
+    left = (found(network, task.image, output, task.points) - targets).norm(dim=1)
+    outside = 1 - task.moved
+    kept = ((output - task.image).square().mean(1, keepdim=True) * outside).sum() / outside.sum()
+    return torch.stack(
+        [(left / (targets - handles).norm(dim=1)).mean(), -10 * kept.log10(), psnr(output, task.answer)[0]]
+    )
+
+
+def drag_task(model: ToyModel, task: Task) -> dict[str, Tensor]:
+    """Method -> (1, 3, S, S)."""
+    end = prepare_end(model, task.image, task.caption, LORA)
+    pictures = {}
+    for name, config in METHODS.items():
+        plain = drag_prepared(model, end, task.points, config)
+        pictures.setdefault("no drag", plain.original)
+        pictures[name] = plain.dragged
+        pictures[f"{name}, mask"] = drag_prepared(model, end, task.points, config, task.moved).dragged
+    return {**pictures, "the right answer": task.answer}
+
+
+def measure_task(place: int, folder: Path | None) -> tuple[str, dict[str, Tensor]]:
+    """The kind of the place-th drag and method -> `measure`, in a process of its own."""
+    torch.set_num_threads(1)
+    task, network = make_task(place), load_factor_network()
+    pictures = drag_task(load_toy_model(), task)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet(torch.cat([task.image, *pictures.values()]), folder / f"drag_{place:02}.png", columns=len(pictures) + 1)
+    return task.name, {name: measure(network, task, picture) for name, picture in pictures.items()}
+
+
+def table(results: list[tuple[str, dict[str, Tensor]]]) -> str:
+    """Medians over all drags, then of the distance left for each kind of drag, as Markdown."""
+    kinds = list(KINDS_OF_DRAG)
+    lines = [
+        f"| method | distance left | PSNR outside | PSNR to the answer | left: {' | '.join(kinds)} |",
+        "|---" * (4 + len(kinds)) + "|",
+    ]
+    for method in results[0][1]:
+        left, outside, answer = torch.stack([values[method] for _, values in results]).median(0).values.tolist()
+        by_kind = [
+            torch.stack([values[method][0] for kind, values in results if kind == wanted]).median().item()
+            for wanted in kinds
+        ]
+        shares = " | ".join(f"{share:.0%}" for share in by_kind)
+        lines.append(f"| {method} | {left:.0%} | {outside:.1f} dB | {answer:.1f} dB | {shares} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drags", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--pictures", type=Path, help="save each drag's pictures, a column a method, into this folder")
+    given = parser.parse_args()
+    with ProcessPoolExecutor(given.workers) as pool:
+        results = list(pool.map(measure_task, range(given.drags), [given.pictures] * given.drags))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

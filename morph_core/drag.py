@@ -1,0 +1,108 @@
+"""A point of an image dragged to where it should be: DragDiffusion's steps, from image to image.
+
+Fit a LoRA, invert part of the way, drag the latent, and sample it beside the original, at whose keys and values it
+looks. Every part is a switch of `Drag`; this file only puts them together.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import ddim
+from .attention import check_blocks, mixed_self_attention
+from .denoise import Denoise, unet_denoiser
+from .drag_latent import DragLatent, DragResult, drag_latent
+from .errors import InvalidInput
+from .features import unet_features
+from .lora import blended_loras
+from .lora_fit import LoraFit
+from .morph import End, OnStage, lora_layers, prepare_end, stage_reporter
+from .pipeline import LatentDiffusion
+from .points import DragPoints
+from .schedule import ddim_sigmas, sigmas_of
+
+
+@dataclass(frozen=True)
+class Drag:
+    """What to do. Defaults are DragDiffusion's."""
+
+    steps: int = 50
+    strength: float = 0.7
+    """Share of the steps that are inverted and sampled again."""
+    lora: LoraFit | None = field(default_factory=lambda: LoraFit(steps=80, learning_rate=5e-4))
+    """How to fit the image's LoRA; None leaves it out."""
+    latent: DragLatent = field(default_factory=DragLatent)
+    feature_block: str = "second to last up block"
+    reference: str | None = "last two up blocks"
+    """Where the dragged row looks at the original's keys and values, see `attention.BLOCKS`; None for nowhere."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength <= 1:
+            raise InvalidInput(f"strength must be above 0 and at most 1, got {self.strength}")
+        if self.reference is not None:
+            check_blocks(self.reference)
+
+
+@dataclass(frozen=True)
+class DraggedImage:
+    """original, dragged: (1, 3, H, W) in 0..1, the original as the model redraws it. drag: how the latent went."""
+
+    original: Tensor
+    dragged: Tensor
+    drag: DragResult
+
+
+def drag(
+    model: LatentDiffusion,
+    image: Tensor,
+    caption: str,
+    points: DragPoints,
+    config: Drag | None = None,
+    mask: Tensor | None = None,
+    on_stage: OnStage | None = None,
+) -> DraggedImage:
+    """Drag points of an image (1, 3, H, W) in 0..1. mask: (1, 1, H, W), above 0 where it may change."""
+    config = config or Drag()
+    end = prepare_end(model, image, caption, config.lora, on_stage)
+    return drag_prepared(model, end, points, config, mask, on_stage)
+
+
+def drag_prepared(
+    model: LatentDiffusion,
+    image: End,
+    points: DragPoints,
+    config: Drag,
+    mask: Tensor | None = None,
+    on_stage: OnStage | None = None,
+) -> DraggedImage:
+    """As `drag`, of an image whose latent, text and LoRA are known, so that it can be dragged again."""
+    train_sigmas = sigmas_of(model.train_alphas).to(image.latent)
+    sigmas = ddim_sigmas(train_sigmas, config.steps)[config.steps - max(1, round(config.strength * config.steps)) :]
+    denoise = unet_denoiser(model.unet, image.text, train_sigmas, model.prediction)
+    read = unet_features(model.unet, denoise, config.feature_block)
+    with blended_loras(lora_layers(model, image), {}, (0.0,)):
+        with torch.no_grad():
+            x = ddim.invert(denoise, image.latent, sigmas, stage_reporter(on_stage, "inverting"))
+        result = drag_latent(read, x, sigmas, points, config.latent, mask, stage_reporter(on_stage, "dragging"))
+        images = _sample_beside(model, denoise, result, sigmas[result.level :], config, on_stage)
+    return DraggedImage(images[:1], images[1:], result)
+
+
+@torch.no_grad()
+def _sample_beside(
+    model: LatentDiffusion,
+    denoise: Denoise,
+    result: DragResult,
+    sigmas: Tensor,
+    config: Drag,
+    on_stage: OnStage | None,
+) -> Tensor:
+    """The original and the dragged image (2, 3, H, W), sampled as one batch."""
+    with ExitStack() as patches:
+        if config.reference is not None:
+            patches.enter_context(mixed_self_attention(model.unet, (0.0, 0.0), blocks=config.reference))
+        rows = torch.cat([result.original, result.dragged])
+        latents = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"))
+    return model.decode_latents(latents)

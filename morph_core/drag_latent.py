@@ -1,0 +1,239 @@
+"""DragDiffusion (Shi et al., CVPR 2024) and GoodDrag (Zhang et al., ICLR 2025): a latent whose handles have moved.
+
+Both optimise an inverted latent until the features that were at each handle are found at its target. DragDiffusion
+does so at one noise level, against the features where the handle is now; GoodDrag alternates with denoising steps,
+against the features where the handle began.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_max_pool2d
+
+from .errors import InvalidInput
+from .features import ReadFeatures
+from .points import DragPoints, from_grid, to_grid
+from .tracking import motion_loss, track_points
+
+Objective = Literal["DragDiffusion", "GoodDrag"]
+OnDrag = Callable[[int, int, Tensor], None]
+"""Called before every update with (updates done, updates at most, handles (N, 2) now as shares of the image)."""
+
+
+@dataclass(frozen=True)
+class DragLatent:
+    """How to drag. Defaults are DragDiffusion's; `published` has GoodDrag's too. Lengths are in cells of the map."""
+
+    objective: Objective = "DragDiffusion"
+    iterations: int = 80
+    """Updates of the latent at each noise level, at most."""
+    learning_rate: float = 0.01
+    motion_radius: int = 1
+    """r1: patches of (2r + 1)² cells are moved."""
+    drag_distance: float = 1.0
+    """How far ahead of the handle its patch is wanted, at most."""
+    tracking_radius: int = 3
+    """r2: the handle is looked for in (2r + 1)² cells."""
+    drags_per_tracking: int = 1
+    levels: int = 1
+    """Noise levels to drag at, one denoising step apart."""
+    mask_weight: float = 0.1
+    """λ, of what changes outside the mask."""
+    reach: float = 2.0
+    """A handle this near to its target has arrived."""
+
+    def __post_init__(self) -> None:
+        if self.objective not in PUBLISHED:
+            raise InvalidInput(f"objective must be one of {', '.join(PUBLISHED)}; got {self.objective!r}")
+        for name in (
+            "iterations",
+            "learning_rate",
+            "drag_distance",
+            "tracking_radius",
+            "drags_per_tracking",
+            "levels",
+            "reach",
+        ):
+            if not getattr(self, name) > 0:
+                raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("motion_radius", "mask_weight"):
+            if not getattr(self, name) >= 0:
+                raise InvalidInput(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    "DragDiffusion": {},
+    "GoodDrag": {
+        "iterations": 30,  # 10 trackings of 3 drags
+        "learning_rate": 0.02,
+        "motion_radius": 4,
+        "drag_distance": 4.0,
+        "tracking_radius": 12,
+        "drags_per_tracking": 3,
+        "levels": 7,
+    },
+}
+
+
+def published(objective: str) -> DragLatent:
+    """The settings that a method's authors released. objective: a key of `PUBLISHED`."""
+    return replace(DragLatent(), objective=objective, **PUBLISHED.get(objective, {}))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class DragResult:
+    """original, dragged: (1, C, h, w) at the noise level `level` steps below that of the input.
+
+    tracks: (I, N, 2), where each handle was found before every update and at the end, as shares of the image.
+    losses: one a update. remaining: (N,), the last distance to each target in cells of the feature map.
+    """
+
+    original: Tensor
+    dragged: Tensor
+    level: int
+    tracks: Tensor
+    losses: list[float]
+    remaining: Tensor
+
+
+def drag_latent(
+    read: ReadFeatures,
+    x: Tensor,
+    sigmas: Tensor,
+    points: DragPoints,
+    config: DragLatent | None = None,
+    mask: Tensor | None = None,
+    on_drag: OnDrag | None = None,
+) -> DragResult:
+    """Move the handles of an inverted latent to their targets.
+
+    read: the model's features and estimate of z0, see `features`. x: (1, C, h, w) at sigmas[0]. sigmas: (S + 1,),
+    falling, those that remain to be sampled. mask: (1, 1, H, W), above 0 where the image may change; without
+    one, or with one that is 0 everywhere, all of it may, as published. Raises `InvalidInput` for a batch and for more
+    levels than there are steps.
+    """
+    config = config or DragLatent()
+    if len(x) != 1:
+        raise InvalidInput(f"a drag is of one image, got a batch of {len(x)}")
+    if config.levels >= len(sigmas):
+        raise InvalidInput(f"levels is {config.levels} but only {len(sigmas) - 1} sampling steps remain")
+    kept = _kept_cells(mask, x)
+    original, dragged, handles = x, x, points.handles.to(x)
+    tracks: list[Tensor] = []
+    losses: list[float] = []
+
+    def note(places: Tensor) -> None:
+        tracks.append(places)
+        if on_drag:
+            on_drag(len(losses), config.levels * config.iterations, places)
+
+    for done in range(config.levels):
+        if done:
+            original, dragged = (_denoised(read, row, sigmas[done - 1 : done + 1]) for row in (original, dragged))
+        level = _Level(read, original, sigmas[done : done + 2], points, config, kept)
+        dragged, handles = level.optimise(dragged, handles, losses, note)
+        remaining = level.distances(handles)
+        if (remaining < config.reach).all():
+            break
+    return DragResult(original, dragged, done, torch.stack(tracks), losses, remaining)
+
+
+class _Level:
+    """A drag at one noise level: what the original looks like there, and the loop that moves the handles."""
+
+    def __init__(
+        self,
+        read: ReadFeatures,
+        original: Tensor,
+        sigmas: Tensor,
+        points: DragPoints,
+        config: DragLatent,
+        kept: Tensor | None,
+    ) -> None:
+        self.read, self.sigmas, self.config, self.kept = read, sigmas, config, kept
+        with torch.no_grad():
+            self.features, x0 = read(original, sigmas[0], kept is not None)
+        self.size: tuple[int, int] = tuple(self.features.shape[-2:])  # type: ignore[assignment]
+        self.origins = to_grid(points.handles.to(original), self.size)
+        self.targets = to_grid(points.targets.to(original), self.size)
+        self.following = None if x0 is None else _next_z(original, x0, sigmas)
+
+    def optimise(
+        self, dragged: Tensor, handles: Tensor, losses: list[float], note: Callable[[Tensor], None]
+    ) -> tuple[Tensor, Tensor]:
+        """The dragged latent and its handles (shares of the image) after this level; appends each update's loss."""
+        config, scale = self.config, (self.sigmas[0] ** 2 + 1) ** 0.5
+        z = (dragged / scale).detach().requires_grad_()  # what the paper optimises: the variance-preserving latent
+        optimiser = torch.optim.Adam([z], config.learning_rate)
+        # Scaling by a power of two changes nothing in float32 and saves small gradients in half precision.
+        scaler = torch.amp.GradScaler(z.device.type)
+        places = to_grid(handles, self.size)
+        for update in range(config.iterations):
+            features, x0 = self.read(z * scale, self.sigmas[0], self.kept is not None)
+            if losses and update % config.drags_per_tracking == 0:
+                places = self._tracked(features, places)
+            note(from_grid(places, self.size))
+            if (self._distances(places) < config.reach).all():
+                break
+            loss = self._loss(features, None if x0 is None else _next_z(z * scale, x0, self.sigmas), places)
+            optimiser.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimiser)
+            scaler.update()
+            losses.append(loss.item())
+        else:
+            with torch.no_grad():
+                places = self._tracked(self.read(z * scale, self.sigmas[0], False)[0], places)
+            note(from_grid(places, self.size))
+        return (z * scale).detach(), from_grid(places, self.size)
+
+    def distances(self, handles: Tensor) -> Tensor:
+        """From each handle (shares of the image) to its target, in cells: (N,)."""
+        return self._distances(to_grid(handles, self.size))
+
+    def _distances(self, places: Tensor) -> Tensor:
+        return (self.targets - places).norm(dim=-1)
+
+    def _tracked(self, features: Tensor, places: Tensor) -> Tensor:
+        return track_points(self.features, features, places, self.origins, self.config.tracking_radius)
+
+    def _loss(self, features: Tensor, following: Tensor | None, places: Tensor) -> Tensor:
+        config, distances = self.config, self._distances(places)
+        lengths = distances.clamp(max=config.drag_distance)
+        steps = (self.targets - places) * (lengths / distances.clamp(min=1e-6))[:, None]
+        anchored = config.objective == "GoodDrag"
+        reference, origins = (self.features, self.origins) if anchored else (features, places)
+        losses = motion_loss(features, places, steps, reference, origins, config.motion_radius)
+        loss = losses[distances >= config.reach].sum()
+        if following is not None and self.following is not None and self.kept is not None:
+            change = (following - self.following).abs() * self.kept
+            loss = loss + config.mask_weight * change.sum()
+        return loss
+
+
+def _kept_cells(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """(1, 1, h, w), 1 for the cells that must not change: those no pixel of which may. None when all may."""
+    if mask is None or not mask.any():
+        return None
+    kept = 1 - adaptive_max_pool2d((mask > 0).to(x), x.shape[-2:])
+    return kept if kept.any() else None
+
+
+def _next(x: Tensor, x0: Tensor, sigmas: Tensor) -> Tensor:
+    """One DDIM step: x at sigmas[0] to x at sigmas[1], see `ddim.sample`."""
+    return x0 + (x - x0) * (sigmas[1] / sigmas[0])
+
+
+def _next_z(x: Tensor, x0: Tensor, sigmas: Tensor) -> Tensor:
+    """The latent after one DDIM step, variance-preserving: what the mask term compares (eq. 4 of DragDiffusion)."""
+    return _next(x, x0, sigmas) / (sigmas[1] ** 2 + 1) ** 0.5
+
+
+@torch.no_grad()
+def _denoised(read: ReadFeatures, x: Tensor, sigmas: Tensor) -> Tensor:
+    _, x0 = read(x, sigmas[0], True)
+    assert x0 is not None  # it was asked for
+    return _next(x, x0, sigmas)

@@ -1,0 +1,60 @@
+"""A UNet's decoder features, with gradients, at the cost of no more of the network than is asked for."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .denoise import Denoise
+from .errors import InvalidInput
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+"""From x (1, C, h, w) in sigma space, a sigma and whether z0 is wanted to features (1, D, H, W) in float32 and z0."""
+
+CELLS_PER_LATENT_CELL = 4  # of the map: half the image's resolution where a latent cell is 8 pixels wide, as published
+FEATURE_BLOCKS = {"second to last up block": -2, "last up block": -1, "third to last up block": -3}
+
+
+class _BlockReached(Exception):
+    """Ends a forward pass whose remainder nobody needs."""
+
+
+def unet_features(
+    unet: "UNet2DConditionModel", denoise: Denoise, block: str = "second to last up block"
+) -> ReadFeatures:
+    """The output of one up block of `unet`, resized bilinearly to `CELLS_PER_LATENT_CELL` times the latent's sides.
+
+    denoise: runs `unet` once, see `unet_denoiser`. block: a key of `FEATURE_BLOCKS`; DragDiffusion reads the second to
+    last of four. When z0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block
+    that there is not.
+    """
+    if block not in FEATURE_BLOCKS:
+        raise InvalidInput(f"feature_block must be one of {', '.join(FEATURE_BLOCKS)}; got {block!r}")
+    if len(unet.up_blocks) < -FEATURE_BLOCKS[block]:
+        raise InvalidInput(f"feature_block is the {block} but the model has {len(unet.up_blocks)} up blocks")
+    layer = unet.up_blocks[FEATURE_BLOCKS[block]]
+
+    def read(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[Tensor, Tensor | None]:
+        seen: list[Tensor] = []
+
+        def keep(module: torch.nn.Module, args: Any, output: Tensor) -> None:
+            seen.append(output)
+            if not wants_x0:
+                raise _BlockReached
+
+        handle = layer.register_forward_hook(keep)
+        try:
+            x0 = denoise(x, sigma)
+        except _BlockReached:
+            x0 = None
+        finally:
+            handle.remove()
+        size = [CELLS_PER_LATENT_CELL * side for side in x.shape[-2:]]
+        return interpolate(seen[0].float(), size, mode="bilinear"), x0
+
+    return read

@@ -1,0 +1,170 @@
+"""Handles and targets on an image, and the text that carries them.
+
+A point is (x, y) as a share of the image, (0, 0) its top left corner and (1, 1) its bottom right one, so that it
+means the same place in the image, in a feature map and in a preview of any size.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidInput
+
+VERSION = 1
+MOST_POINTS = 1000
+LONGEST_TEXT = 1_000_000  # characters
+SAME_PLACE = 1e-6
+
+
+@dataclass(frozen=True)
+class DragPoints:
+    """handles, targets: (N, 2) each as (x, y) in 0..1; handle i is to be moved to target i.
+
+    Raises `InvalidInput` for no points, other shapes, points outside the image and a handle that is its own target.
+    """
+
+    handles: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.handles.ndim != 2 or self.handles.shape != self.targets.shape or self.handles.shape[1] != 2:
+            shapes = f"{tuple(self.handles.shape)} and {tuple(self.targets.shape)}"
+            raise InvalidInput(f"points must be as many handles as targets, (N, 2) each; got {shapes}")
+        if not len(self.handles):
+            raise InvalidInput("points is empty: pick a handle on the picture, then where it should go")
+        for kind, places in (("handle", self.handles), ("target", self.targets)):
+            outside = ~((places >= 0) & (places <= 1)).all(-1)  # also catches NaN
+            if outside.any():
+                number = int(outside.nonzero()[0])
+                x, y = places[number].tolist()
+                raise InvalidInput(f"points: the {kind} of pair {number + 1} is outside the image, at ({x:g}, {y:g})")
+        same = (self.handles - self.targets).norm(dim=-1) < SAME_PLACE
+        if same.any():
+            number = int(same.nonzero()[0]) + 1
+            raise InvalidInput(f"points: handle and target of pair {number} are the same place; move or remove one")
+
+
+def parse_points(text: str, size: tuple[int, int]) -> DragPoints:
+    """The points in a text. size: (width, height) of the image in pixels.
+
+    Two forms are read: `{"v": 1, "points": [{"handle": [x, y], "target": [x, y]}, ...]}` with shares of the image,
+    and `[{"x": x, "y": y}, ...]` in pixels, handle and target by turns. Raises `InvalidInput` for anything else.
+    """
+    if not isinstance(text, str):
+        raise InvalidInput(f"points must be text, got {type(text).__name__}")
+    if not text.strip():
+        raise InvalidInput("points is empty: pick a handle on the picture, then where it should go")
+    if len(text) > LONGEST_TEXT:
+        raise InvalidInput(f"points is {len(text)} characters long; {MOST_POINTS} pairs need far less")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"points is not JSON ({error}); clear it and pick the points anew") from error
+    pairs = _pixel_pairs(value, size) if isinstance(value, list) else _pairs(value)
+    if len(pairs) > MOST_POINTS:
+        raise InvalidInput(f"points has {len(pairs)} pairs; at most {MOST_POINTS} can be dragged at once")
+    places = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2, 2)
+    return DragPoints(places[:, 0], places[:, 1])
+
+
+def _pairs(value: Any) -> list[Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("points"), list):
+        raise InvalidInput(
+            'points must be JSON like {"v": 1, "points": [{"handle": [0.5, 0.5], "target": [0.6, 0.5]}]}'
+        )
+    if value.get("v", VERSION) != VERSION:
+        raise InvalidInput(f"points has version {value['v']!r}, this is for version {VERSION}; update Morph & Drag")
+    pairs = []
+    for number, pair in enumerate(value["points"], 1):
+        if not isinstance(pair, dict):
+            raise InvalidInput(f"points: pair {number} must have a handle and a target, got {_short(pair)}")
+        if pair.get("target") is None:
+            raise InvalidInput(f"points: the handle of pair {number} has no target; place it or remove the handle")
+        pairs.append([_place(pair.get(end), f"the {end} of pair {number}") for end in ("handle", "target")])
+    return pairs
+
+
+def _place(value: Any, name: str) -> list[float]:
+    if not (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))):
+        raise InvalidInput(f"points: {name} must be two numbers [x, y], got {_short(value)}")
+    return value
+
+
+def _pixel_pairs(value: list[Any], size: tuple[int, int]) -> list[Any]:
+    for number, point in enumerate(value, 1):
+        if not (isinstance(point, dict) and _is_number(point.get("x")) and _is_number(point.get("y"))):
+            raise InvalidInput(f"points: point {number} must have numbers x and y, got {_short(point)}")
+    if len(value) % 2:
+        raise InvalidInput(f"points has {len(value)} points, an odd number; each handle is followed by its target")
+    places = [[point["x"] / size[0], point["y"] / size[1]] for point in value]
+    return [places[i : i + 2] for i in range(0, len(places), 2)]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) and abs(value) < 1e9 or isinstance(value, float) and math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def to_grid(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Shares of the image (..., 2) as positions on a grid of `size` (H, W) cells, clamped to the border's middles."""
+    height, width = size
+    cells = torch.tensor([width, height], dtype=points.dtype, device=points.device)
+    return (points * cells - 0.5).clamp(min=torch.zeros_like(cells), max=cells - 1)
+
+
+def from_grid(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """The inverse of `to_grid`, but for what that clamps."""
+    height, width = size
+    return (points + 0.5) / torch.tensor([width, height], dtype=points.dtype, device=points.device)
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The middle of an image that a VAE encodes when the image's sides are no multiples of a latent cell's.
+
+    image, crop: (width, height) in pixels.
+    """
+
+    image: tuple[int, int]
+    crop: tuple[int, int]
+
+    def points(self, points: DragPoints) -> DragPoints:
+        """Points of the image as points of the crop."""
+        return DragPoints(*(self._to_crop(places) for places in (points.handles, points.targets)))
+
+    def pixels(self, places: Tensor) -> Tensor:
+        """Places in the crop, (..., 2) shares, as pixels of the image."""
+        return places * torch.tensor(self.crop).to(places) + self._offset(places)
+
+    def _to_crop(self, places: Tensor) -> Tensor:
+        return (places * torch.tensor(self.image).to(places) - self._offset(places)) / torch.tensor(self.crop).to(
+            places
+        )
+
+    def _offset(self, like: Tensor) -> Tensor:
+        return torch.tensor([(whole - part) // 2 for whole, part in zip(self.image, self.crop, strict=True)]).to(like)
+
+
+def seen_by_vae(image: tuple[int, int], latent: tuple[int, int]) -> CentreCrop:
+    """The crop of an image that a latent is of. image, latent: (width, height).
+
+    Raises `InvalidInput` when the latent cannot be that image's.
+    """
+    cells = [whole // cell for whole, cell in zip(image, latent, strict=True)]
+    crop = (cells[0] * latent[0], cells[1] * latent[1])
+    if cells[0] != cells[1] or not cells[0] or max(image[0] - crop[0], image[1] - crop[1]) >= cells[0]:
+        raise InvalidInput(
+            f"image is {image[0]}x{image[1]} pixels but latent is {latent[0]}x{latent[1]} cells, which is no "
+            "image of that size and shape; connect the image that was encoded"
+        )
+    return CentreCrop(image, crop)

@@ -1,0 +1,237 @@
+"""Drag Latent Optimize and its options: a point of an image moved to where it should be."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.utils
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import io, ui
+from PIL.Image import Image
+from torch import Tensor
+
+from ..morph_core.denoise import unet_denoiser
+from ..morph_core.drag_latent import PUBLISHED, DragLatent, drag_latent, published
+from ..morph_core.errors import InvalidInput
+from ..morph_core.features import FEATURE_BLOCKS, unet_features
+from ..morph_core.paths import as_image, draw_paths
+from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
+from .adapters import CATEGORY, image_of_one, names_the_node, single_conditioning, single_latent
+from .bridge import bridged, check_fits, scaled_latent
+from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
+
+OptionsType = io.Custom("DRAG_OPTIONS")
+AS_PUBLISHED = -1
+PREVIEW_SIDE = 512  # pixels
+NO_POINTS = "points is empty: click a handle on the picture, then where it should go"
+
+
+class DragOptions(io.ComfyNode):
+    """Every number of a drag."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragDragOptions",
+            display_name="Drag Options",
+            category=CATEGORY,
+            description=(
+                "Settings for Drag Latent Optimize other than the published ones; -1 keeps what the chosen objective's "
+                "authors published. Lengths are cells of the feature map, four to a latent cell: two pixels each "
+                "for Stable Diffusion."
+            ),
+            inputs=[
+                _number(io.Int, "iterations", "Updates of the latent at each noise level, at most.", 1000),
+                _number(io.Float, "learning_rate", "Of Adam, on the latent.", 1.0, 0.001),
+                _number(io.Int, "motion_radius", "r1: patches of (2r + 1)² cells are moved.", 64),
+                _number(io.Float, "drag_distance", "How far ahead of the handle its patch is wanted.", 64.0, 0.5),
+                _number(io.Int, "tracking_radius", "r2: the handle is looked for in (2r + 1)² cells.", 64),
+                _number(io.Int, "drags_per_tracking", "Updates between two looks for the handle.", 100),
+                _number(io.Int, "levels", "Noise levels to drag at, one sampling step apart.", 100),
+                _number(io.Float, "mask_weight", "λ: what a change outside the mask costs.", 100.0, 0.05),
+                _number(io.Float, "reach", "A handle this near to its target has arrived.", 64.0, 0.25),
+                io.Combo.Input(
+                    "feature_block", options=list(FEATURE_BLOCKS), tooltip="Whose features are moved and tracked."
+                ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    tooltip="Computes the network twice to keep less of it in memory. Try it when memory runs out.",
+                ),
+            ],
+            outputs=[OptionsType.Output("options", display_name="DRAG_OPTIONS", tooltip="For Drag Latent Optimize.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, feature_block: str, gradient_checkpointing: bool, **numbers: float) -> io.NodeOutput:
+        changed = {name: value for name, value in numbers.items() if value != AS_PUBLISHED}
+        replace(DragLatent(), **changed)  # refuses what cannot be used
+        options = {"numbers": changed, "block": feature_block, "checkpointing": gradient_checkpointing}
+        return io.NodeOutput(options)
+
+
+def _number(kind: Any, name: str, tooltip: str, most: float, step: float = 1) -> Any:
+    """A number of `DragLatent` as an input; its tooltip tells the published values."""
+    told = ", ".join(f"{getattr(published(objective), name):g} ({objective})" for objective in PUBLISHED)
+    tooltip = f"{tooltip} Published: {told}."
+    return kind.Input(name, default=AS_PUBLISHED, min=AS_PUBLISHED, max=most, step=step, tooltip=tooltip)
+
+
+class DragLatentOptimize(io.ComfyNode):
+    """DragDiffusion's latent optimisation, between DDIM Invert and KSampler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragDragLatentOptimize",
+            display_name="Drag Latent Optimize",
+            category=CATEGORY,
+            description=(
+                "Changes an image's inverted latent until each handle you picked has moved to its target. Sample the "
+                "result with KSampler (Advanced), from the step it returns, after Attention KV Inject."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion UNet; with the image's LoRA, as DragDiffusion."),
+                io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
+                io.Latent.Input("latent", tooltip="The image, from DDIM Invert with the same start_at_step."),
+                io.Image.Input("image", tooltip="The picture to pick points on: the one that was encoded."),
+                io.String.Input(
+                    "points",
+                    default="",
+                    multiline=True,
+                    tooltip="Click a handle on the picture, then where it should go. As text: JSON, see the help page.",
+                ),
+                *schedule_inputs("DDIM Invert", start_at_step=15),
+                io.Combo.Input(
+                    "objective",
+                    options=list(PUBLISHED),
+                    tooltip="DragDiffusion drags at one noise level; GoodDrag drags and denoises by turns.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="White where the image may change; all black is as no mask."
+                ),
+                OptionsType.Input("options", optional=True, tooltip="From Drag Options; else as published."),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "dragged", display_name="LATENT", tooltip="The original and the dragged latent, as one batch."
+                ),
+                io.Int.Output("next_step", display_name="start_at_step", tooltip="Where KSampler (Advanced) goes on."),
+                io.Image.Output("paths", display_name="paths", tooltip="The way each handle went, on the picture."),
+                io.String.Output(
+                    "tracks",
+                    display_name="tracks",
+                    tooltip="Each handle's way in pixels, as JSON: [[{x, y}, ...], ...].",
+                ),
+            ],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(
+        cls,
+        model: Any,
+        positive: list[Any],
+        latent: dict[str, Any],
+        image: Tensor,
+        points: str,
+        steps: int,
+        scheduler: str,
+        start_at_step: int,
+        objective: str,
+        mask: Tensor | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        picture = image_of_one(image, "image")
+        shown = {"picker_image": ui.PreviewImage(picture[None], cls=cls).as_dict()["images"]}
+        if not points.strip():  # not an exception: the picture must reach the picker, to pick points on
+            return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
+        samples = single_latent(latent, "latent")
+        embedding, _ = single_conditioning(positive, "positive")
+        check_fits(model, samples, "latent", embedding, "positive")
+        size = (picture.shape[1], picture.shape[0])
+        crop = seen_by_vae(size, (samples.shape[3], samples.shape[2]))
+        pairs = crop.points(parse_points(points, size))
+        sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
+        check_noise_level(model, latent, sigmas[0], start_at_step)
+        settings = _settings(objective, options)
+        watch = _Watch(picture, crop, pairs)
+        with bridged(model) as bridge:
+            if settings.checkpointing:
+                bridge.unet.enable_gradient_checkpointing()
+            train_sigmas = ((1 - bridge.train_alphas) / bridge.train_alphas).sqrt().to(bridge.device)
+            denoise = unet_denoiser(bridge.unet, embedding.clone().to(bridge.device), train_sigmas, bridge.prediction)
+            result = drag_latent(
+                unet_features(bridge.unet, denoise, settings.block),
+                scaled_latent(model, samples),
+                sigmas.clone().to(bridge.device),
+                pairs,
+                settings.drag,
+                _mask_of(mask, crop, bridge.device),
+                watch,
+            )
+            rows = model.model.process_latent_out(torch.cat([result.original, result.dragged])).to(samples)
+        batch = {**latent, "samples": rows, SIGMA_KEY: sigmas[result.level].item()}
+        tracks = crop.pixels(result.tracks.cpu())
+        return io.NodeOutput(
+            batch, start_at_step + result.level, as_image(watch.draw(tracks)), _as_json(tracks), ui=shown
+        )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    drag: DragLatent
+    block: str
+    checkpointing: bool
+
+
+def _settings(objective: str, options: dict[str, Any] | None) -> _Settings:
+    if objective not in PUBLISHED:
+        raise InvalidInput(f"objective must be one of {', '.join(PUBLISHED)}; got {objective!r}")
+    if options is None:
+        return _Settings(published(objective), next(iter(FEATURE_BLOCKS)), False)
+    return _Settings(replace(published(objective), **options["numbers"]), options["block"], options["checkpointing"])
+
+
+class _Watch:
+    """`on_drag` that moves the progress bar and shows the handles where they are; cancels when told to."""
+
+    def __init__(self, picture: Tensor, crop: CentreCrop, points: DragPoints) -> None:
+        self.picture, self.crop, self.targets = picture, crop, crop.pixels(points.targets)
+        self.tracks: list[Tensor] = []
+        self.bar: Any = None
+
+    def __call__(self, done: int, total: int, handles: Tensor) -> None:
+        self.bar = self.bar or comfy.utils.ProgressBar(total)
+        self.tracks.append(self.crop.pixels(handles.cpu()))
+        throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(done, total, ("JPEG", self.draw(torch.stack(self.tracks)), PREVIEW_SIDE))
+
+    def draw(self, tracks: Tensor) -> Image:
+        """The picture with the ways (I, N, 2) so far, in pixels."""
+        return draw_paths(self.picture, tracks, self.targets)
+
+
+def _mask_of(mask: Tensor | None, crop: CentreCrop, device: torch.device) -> Tensor | None:
+    """A MASK as the core takes it: (1, 1, H, W) of the crop. Load Image gives a small black one when there is none."""
+    if mask is None or not mask.any():
+        return None
+    rows = mask.clone().reshape(-1, *mask.shape[-2:])
+    width, height = crop.image
+    if rows.shape != (1, height, width):
+        raise InvalidInput(
+            f"mask is {rows.shape[2]}x{rows.shape[1]} in a batch of {len(rows)}, image is {width}x{height}; "
+            "connect one mask of the image's size"
+        )
+    if not torch.isfinite(rows).all():
+        raise InvalidInput("mask has values that are not finite (NaN or infinite); check the node that made it")
+    left, top = ((whole - part) // 2 for whole, part in zip(crop.image, crop.crop, strict=True))
+    return rows[None, :, top : top + crop.crop[1], left : left + crop.crop[0]].to(device)
+
+
+def _as_json(tracks: Tensor) -> str:
+    """(I, N, 2) as one list of places a handle."""
+    ways = [[{"x": round(x, 2), "y": round(y, 2)} for x, y in way] for way in tracks.movedim(1, 0).tolist()]
+    return json.dumps(ways)
