@@ -56,9 +56,7 @@ class AttentionKVInject(io.ComfyNode):
 
     @classmethod
     @names_the_node
-    def execute(
-        cls, model: Any, strength: float, end_percent: float, blocks: str, alphas: Any = None
-    ) -> io.NodeOutput:
+    def execute(cls, model: Any, strength: float, end_percent: float, blocks: str, alphas: Any = None) -> io.NodeOutput:
         check_blocks(blocks)
         weights = None if alphas is None else alphas_input(alphas)
         patched = model.clone()
