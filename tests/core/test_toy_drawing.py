@@ -93,7 +93,7 @@ def test_landmarks_move_with_the_face(kind, mood):
         picture = drawing.render(384)
         places = landmarks(drawing.kinds, drawing.factors)
         shown = [name for name in points if "brow" not in name and ((places[name] > 0) & (places[name] < 1)).all()]
-        assert len(shown) >= 7  # a rabbit upside down has its ears' tips outside the picture
+        assert len(shown) >= 6  # a rabbit upside down has its ears' tips outside the picture
         colours.append({name: colour_at(picture, places[name][0]) for name in shown})
     for other in colours[1:]:
         for name, colour in other.items():
