@@ -26,10 +26,14 @@ from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 from morph_core.tracking import sample_bilinear
 
 LORA = LoraFit(steps=80, learning_rate=1e-3)
-REACH = 1.0  # of 64 pixels; the published 2 are of a map that is four times as wide
-DRAG_DIFFUSION = Drag(latent=replace(published("DragDiffusion"), reach=REACH))
-GOOD_DRAG = Drag(latent=replace(published("GoodDrag"), reach=REACH), strength=0.75)
-METHODS = {"DragDiffusion": DRAG_DIFFUSION, "GoodDrag": GOOD_DRAG}
+REACH = 0.75  # of 64 cells; the published 2 are of a map four times as wide. Nearer than half a diagonal may not exist
+DRAG_DIFFUSION = replace(published("DragDiffusion"), reach=REACH)
+GOOD_DRAG = replace(published("GoodDrag"), reach=REACH)
+METHODS = {
+    "DragDiffusion": Drag(latent=DRAG_DIFFUSION, strength=0.7),
+    "DragDiffusion, stronger": Drag(latent=replace(DRAG_DIFFUSION, learning_rate=0.02), strength=0.8),
+    "GoodDrag": Drag(latent=GOOD_DRAG, strength=0.75),
+}
 SAME = 0.02  # pixels that differ by less are outside the moved part
 AROUND = 4.0
 MARGIN = 5  # pixels around the moved part that may change too

@@ -1,8 +1,14 @@
-"""A morph with the bundled toy model, on the CPU, without ComfyUI: animation, contact sheet, perceptual curve."""
+"""A morph and a drag with the bundled toy model, on the CPU, without ComfyUI.
+
+Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag and the way
+that the handle went.
+"""
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +18,23 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from morph_core.drag import Drag, drag  # noqa: E402
+from morph_core.drag_latent import published  # noqa: E402
 from morph_core.lora_fit import LoraFit  # noqa: E402
 from morph_core.morph import Morph, MorphResult, morph  # noqa: E402
+from morph_core.paths import draw_paths  # noqa: E402
 from morph_core.plot import plot_paths  # noqa: E402
-from morph_core.toy.drawing import one_drawing  # noqa: E402
-from morph_core.toy.model import IMAGE_SIZE, load_toy_model  # noqa: E402
+from morph_core.points import DragPoints  # noqa: E402
+from morph_core.toy.drawing import landmarks, one_drawing  # noqa: E402
+from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model  # noqa: E402
 
 ENLARGE = 4
-TOY_LORA = LoraFit(steps=100, learning_rate=1e-3)
+MORPH_LORA = LoraFit(steps=100, learning_rate=1e-3)
 ENDS = (("cat", "red", "happy", "mint", 3), ("rabbit", "blue", "surprised", "lilac", 8))
+DRAG = Drag(lora=LoraFit(steps=80, learning_rate=1e-3), latent=replace(published("GoodDrag"), reach=1.0), strength=0.75)
+DRAGGED, NOSE_GOES = ("bear", "purple", "calm", "sand", 5), (0.14, -0.06)  # shares of the picture's side
+
+OnStage = Callable[[str, int, int], None]
 
 
 def as_picture(image: torch.Tensor) -> Image.Image:
@@ -39,8 +53,7 @@ def contact_sheet(frames: list[Image.Image], columns: int = 8) -> Image.Image:
     return sheet
 
 
-def save(result: MorphResult, folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+def save_morph(result: MorphResult, folder: Path) -> list[Path]:
     frames = [as_picture(frame) for frame in result.frames]
     back_and_forth = frames + frames[-2:0:-1]
     paths = [folder / name for name in ("morph.webp", "morph_frames.png", "morph_curve.png")]
@@ -52,27 +65,48 @@ def save(result: MorphResult, folder: Path) -> list[Path]:
     return paths
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--out", type=Path, default=ROOT / "output")
-    given = parser.parse_args()
-
+def morph_demo(model: ToyModel, frames: int, steps: int, folder: Path, on_stage: OnStage) -> list[Path]:
     drawings = [one_drawing(*looks, torch.Generator().manual_seed(seed)) for *looks, seed in ENDS]
     images = tuple(drawing.render(IMAGE_SIZE) for drawing in drawings)
     captions = tuple(drawing.captions[0] for drawing in drawings)
     print(f"morphing {captions[0]!r} into {captions[1]!r}")
+    config = Morph(frames=frames, steps=steps, lora=MORPH_LORA)
+    return save_morph(morph(model, images, captions, config, on_stage), folder)
+
+
+def drag_demo(model: ToyModel, steps: int, folder: Path, on_stage: OnStage) -> list[Path]:
+    *looks, seed = DRAGGED
+    drawing = one_drawing(*looks, torch.Generator().manual_seed(seed))
+    nose = landmarks(drawing.kinds, drawing.factors)["nose"]
+    points = DragPoints(nose, nose + torch.tensor([NOSE_GOES]))
+    print(f"dragging the nose of {drawing.captions[0]!r}")
+    image = drawing.render(IMAGE_SIZE)
+    result = drag(model, image, drawing.captions[0], points, replace(DRAG, steps=steps), on_stage=on_stage)
+    way = draw_paths(image[0].movedim(0, -1), result.drag.tracks * IMAGE_SIZE, points.targets * IMAGE_SIZE)
+    pictures = {"before": as_picture(image[0]), "after": as_picture(result.dragged[0]), "paths": way}
+    paths = [folder / f"drag_{name}.png" for name in pictures]
+    for path, picture in zip(paths, pictures.values(), strict=True):
+        picture.save(path)
+    return paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--out", type=Path, default=ROOT / "output")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
-    def on_stage(stage: str, done: int, total: int) -> None:
+    def on_stage(stage: str, done: int, total: int, *_: object) -> None:
         if done == total:
             print(f"  {time.monotonic() - started:5.1f} s  {stage}: {total} steps done", flush=True)
 
-    config = Morph(frames=given.frames, steps=given.steps, lora=TOY_LORA)
-    result = morph(load_toy_model(), images, captions, config, on_stage)
-    for path in save(result, given.out):
-        print(path)
+    model = load_toy_model()
+    paths = morph_demo(model, given.frames, given.steps, given.out, on_stage)
+    paths += drag_demo(model, given.steps, given.out, on_stage)
+    print(*paths, sep="\n")
 
 
 if __name__ == "__main__":

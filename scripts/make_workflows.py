@@ -67,6 +67,10 @@ Workflow = list[list[Group]]  # columns
 # Parts that the workflows share
 
 
+SAMPLER = {
+    **{"add_noise": "disable", "noise_seed": 0, "steps": 50, "cfg": 1.0, "sampler_name": "ddim"},
+    **{"scheduler": "ddim_uniform", "return_with_leftover_noise": "disable"},
+}
 BLUE, GREEN, RED, YELLOW, CYAN = "#88A", "#8A8", "#A88", "#b58b2a", "#8AA"
 
 
@@ -81,20 +85,20 @@ def animation(name: str, images: str, prefix: str, lossless: bool = True) -> Nod
     return Node(name, "SaveAnimatedWEBP", {"images": images}, widgets, 360, room=360)
 
 
-def toy_source(end: str, animal: str, colour: str, mood: str, background: str, seed: int) -> list[list[Node]]:
-    """Two columns: the drawing, then its caption and its latent."""
+def toy_source(end: str, animal: str, colour: str, mood: str, background: str, seed: int) -> list[list[Node | None]]:
+    """The first two columns of two rows: the drawing and its caption, then its latent."""
     looks = {"animal": animal, "colour": colour, "mood": mood, "background": background, "seed": seed}
     picture = f"{end} picture"
     return [
         [
-            Node(picture, "MorphDragToyDrawing", {}, looks),
+            Node(picture, "MorphDragToyDrawing", {}, looks, room=200),
             Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP", "text": f"{picture}.caption"}, room=30),
         ],
-        [Node(f"{end} preview", "PreviewImage", {"images": picture}, room=220), _latent(end, picture)],
+        [None, _latent(end, picture)],
     ]
 
 
-def photo_source(end: str, prompt: str) -> list[list[Node]]:
+def photo_source(end: str, prompt: str) -> list[list[Node | None]]:
     """Two columns: the picture from a file, cropped to the model's size, then its prompt and its latent."""
     picture, square = f"{end} picture", f"{end} square"
     crop = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
@@ -111,20 +115,22 @@ def _latent(end: str, picture: str) -> Node:
     return Node(f"{end} latent", "VAEEncode", {"pixels": picture, "vae": "model.VAE"}, width=NARROW)
 
 
-def image(end: str, source: list[list[Node]], steps: int, learning_rate: float) -> Group:
-    """One end of the morph: its LoRA, and the noise that leads back to it."""
-    (picture, prompt), (preview, latent) = source
-    known = {"positive": prompt.name, "latent": latent.name}
+def image(
+    end: str, source: list[list[Node | None]], steps: int, learning_rate: float, start: int = 0, title: str = ""
+) -> Group:
+    """An image, its LoRA, and the noise that leads back to it. start: the step to invert to."""
+    known = {"positive": f"{end} prompt", "latent": f"{end} latent"}
     fit = {"rank": 16, "steps": steps, "learning_rate": learning_rate, "seed": 0}
     lora = Node(f"{end} LoRA", "MorphDragFitImageLora", {"model": "model.MODEL", **known}, fit)
     model = Node(f"{end} model", "LoraModelLoader", {"model": "model.MODEL", "lora": lora.name})
     noise = Node(
         f"{end} noise",
         "MorphDragDdimInvert",
-        {"model": model.name, "positive": prompt.name, "latent_image": latent.name},
-        {"steps": 50, "scheduler": "ddim_uniform", "start_at_step": 0},
+        {"model": model.name, "positive": f"{end} prompt", "latent_image": f"{end} latent"},
+        {"steps": 50, "scheduler": "ddim_uniform", "start_at_step": start},
     )
-    return Group(f"Image {end}", BLUE, [[picture, prompt, lora, model], [preview, latent, None, noise]])
+    first, second = source
+    return Group(title or f"Image {end}", BLUE, [[*first, lora, model], [*second, None, noise]])
 
 
 def schedule() -> Node:
@@ -151,7 +157,7 @@ def blend(title: str, tag: str, alphas: Node) -> Group:
         ],
         [
             Node(f"prompts{tag}", "MorphDragBlendConditioning", prompts, width=NARROW),
-            Node(f"empty prompt{tag}", "CLIPTextEncode", {"clip": "model.CLIP"}, room=30, title="Empty prompt"),
+            empty_prompt(tag),
         ],
         [
             Node(f"noise{tag}", "MorphDragSlerpLatents", ends, width=NARROW),
@@ -164,11 +170,7 @@ def blend(title: str, tag: str, alphas: Node) -> Group:
 
 def sample(title: str, tag: str) -> Group:
     links = {"model": f"patched{tag}", "positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
-    widgets = {
-        **{"add_noise": "disable", "noise_seed": 0, "steps": 50, "cfg": 1.0, "sampler_name": "ddim"},
-        **{"scheduler": "ddim_uniform", "start_at_step": 0, "end_at_step": 10000},
-        "return_with_leftover_noise": "disable",
-    }
+    widgets = {**SAMPLER, "start_at_step": 0, "end_at_step": 10000}
     sampler = Node(f"latents{tag}", "KSamplerAdvanced", {**links, "latent_image": f"styled{tag}"}, widgets, WIDE)
     decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=NARROW)
     return Group(title, RED, [[sampler, decode]])
@@ -176,6 +178,47 @@ def sample(title: str, tag: str) -> Group:
 
 def enlarged(name: str, images: str) -> Node:
     return Node(name, "ImageScaleBy", {"image": images}, {"upscale_method": "bicubic", "scale_by": 4.0})
+
+
+def drag(name: str, points: list[list[float]], links: dict[str, str], start: int, objective: str) -> Node:
+    """Drag Latent Optimize on the image "D". points: [handle x, y, target x, y] as shares of the image."""
+    pairs = [{"handle": pair[:2], "target": pair[2:]} for pair in points]
+    value = json.dumps({"v": 1, "points": pairs}) if pairs else ""
+    widgets = {"points": value, "steps": 50, "start_at_step": start, "objective": objective}
+    known = {"model": "D model", "positive": "D prompt", "latent": "D noise", "image": "D picture"}
+    return Node(name, "MorphDragDragLatentOptimize", {**known, **links}, widgets, 340, room=300)
+
+
+def reference() -> Node:
+    """The published reference control, for all drags."""
+    widgets = {"strength": 1.0, "end_percent": 1.0, "blocks": "last two up blocks"}
+    return Node("referring", "MorphDragAttentionKVInject", {"model": "D model"}, widgets)
+
+
+def sample_drag(dragged: str) -> list[Node]:
+    """The original and the dragged image of a drag, sampled from where it left off."""
+    links = {"model": "referring", "positive": "D prompt", "negative": "empty prompt", "latent_image": dragged}
+    sampler = Node(
+        f"{dragged} latents",
+        "KSamplerAdvanced",
+        {**links, "start_at_step": f"{dragged}.start_at_step"},
+        {**SAMPLER, "end_at_step": 10000},
+        WIDE,
+    )
+    decode = {"samples": sampler.name, "vae": "model.VAE"}
+    return [sampler, Node(f"{dragged} images", "VAEDecode", decode, width=NARROW)]
+
+
+def empty_prompt(tag: str = "") -> Node:
+    return Node(f"empty prompt{tag}", "CLIPTextEncode", {"clip": "model.CLIP"}, room=30, title="Empty prompt")
+
+
+def toy_mask(name: str, left: int, top: int, width: int, height: int) -> list[Node]:
+    """A white rectangle on black."""
+    white = Node(f"{name} white", "SolidMask", {}, {"value": 1.0, "width": width, "height": height}, NARROW)
+    links = {"destination": "black", "source": white.name}
+    placed = Node(f"{name} mask", "MaskComposite", links, {"x": left, "y": top, "operation": "add"}, NARROW)
+    return [white, placed]
 
 
 # The workflows
@@ -327,7 +370,151 @@ def sd15_morph() -> Workflow:
     )
 
 
-WORKFLOWS = [toy_morph, toy_morph_rescheduled, sd15_morph]
+TOY_DRAG_NOTE = """\
+## Drag a drawing's head, ear and eye
+
+Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffusion that comes with Morph & Drag.
+
+### What happens
+
+1. **Image**: a small LoRA learns the image, and DDIM Invert walks three quarters of the way to noise.
+2. **Drag**: each Drag Latent Optimize changes that latent until what is at its handle has moved to its target. The \
+second and the third are told by a mask where the image may change.
+3. **Sample**: KSampler finishes the original and the dragged image side by side. Attention KV Inject makes the \
+dragged one look at the original.
+
+### What to change
+
+- **The points**: drag their ends, or click new ones. Right click removes a pair.
+- **Toy Drawing**: another animal. Pick the points anew: the picture appears when it has been drawn once.
+- **objective**: *DragDiffusion* instead of *GoodDrag*.
+
+### What must agree
+
+*steps*, *scheduler* and *start_at_step* of DDIM Invert and of Drag Latent Optimize; KSampler's *start_at_step* comes \
+from the drag. KSampler keeps *cfg* 1, *add_noise* disable and the sampler ddim.
+
+The faces this model knows have their eyes and ears in pairs: a dragged eye takes the head along.
+"""
+
+SD15_DRAG_NOTE = """\
+## Drag a point of an image to where it should be
+
+### Before the first run
+
+- Put [v1-5-pruned-emaonly-fp16.safetensors](SD15_URL) into *models/checkpoints*, or choose any other \
+Stable Diffusion 1.5 model.
+- Choose your image, best of about 512 pixels a side. If only part of it may change, paint that part in the mask editor.
+- Describe the image in **CLIP Text Encode**.
+- On **Drag Latent Optimize**, click a handle, then where it should go. Several pairs are moved together.
+
+Then press **Run**. The LoRA is fitted once; new points repeat only what comes after them.
+
+### What happens
+
+1. **Image**: a LoRA learns the image (80 steps, as published), and DDIM Invert walks 70 % of the way to noise.
+2. **Drag**: the latent is changed until what is at each handle has moved to its target.
+3. **Sample**: KSampler finishes the original and the dragged image side by side. Attention KV Inject makes the \
+dragged one look at the original.
+
+### What to change
+
+- **objective**: *GoodDrag* keeps closer to the original look and takes longer.
+- **Drag Options**, connected to *options*: more iterations or a higher learning rate when a handle stops short.
+
+### What must agree
+
+*steps*, *scheduler* and *start_at_step* of DDIM Invert and of Drag Latent Optimize; KSampler's *start_at_step* comes \
+from the drag. KSampler keeps *cfg* 1, *add_noise* disable and the sampler ddim.
+""".replace("SD15_URL", SD15_URL)
+
+
+def toy_drag() -> Workflow:
+    start, options = 12, {"options": "options"}
+    drags = [
+        drag("head", [[0.501, 0.621, 0.361, 0.621]], options, start, "GoodDrag"),
+        drag("ear", [[0.698, 0.116, 0.798, 0.156]], {**options, "mask": "ear mask"}, start, "GoodDrag"),
+        drag("eye", [[0.399, 0.505, 0.379, 0.415]], {**options, "mask": "eye mask"}, start, "GoodDrag"),
+    ]
+    settings = Node("options", "MorphDragDragOptions", {}, {"reach": 0.75, "mask_weight": 1.0}, 270)
+    black = Node("black", "SolidMask", {}, {"value": 0.0, "width": 64, "height": 64}, NARROW)
+    source = toy_source("D", "rabbit", "purple", "calm", "mint", 7)
+    results = []
+    for node in drags:
+        large = enlarged(f"{node.name} large", f"{node.name} images")
+        pictures = {"images": large.name}
+        results.append(
+            [
+                large,
+                Node(
+                    f"{node.name} saved",
+                    "SaveImage",
+                    pictures,
+                    {"filename_prefix": f"{PACK}/toy_drag_{node.name}"},
+                    360,
+                    room=300,
+                ),
+                Node(f"{node.name} way", "PreviewImage", {"images": f"{node.name}.paths"}, width=300, room=300),
+            ]
+        )
+    return [
+        [note(TOY_DRAG_NOTE, 480), TOY_MODEL],
+        [image("D", source, 80, 0.001, start, "Image")],
+        [
+            Group(
+                "Masks and options",
+                YELLOW,
+                [[black, settings], toy_mask("ear", 36, 1, 22, 26), toy_mask("eye", 15, 20, 21, 21)],
+            )
+        ],
+        [Group("Drag", GREEN, [[node] for node in drags])],
+        [
+            Group(
+                "Sample",
+                RED,
+                [
+                    [reference(), *sample_drag("head")],
+                    [empty_prompt(), *sample_drag("ear")],
+                    [None, *sample_drag("eye")],
+                ],
+            )
+        ],
+        [Group("Result: original and dragged, and the handle's way", CYAN, results)],
+    ]
+
+
+def sd15_drag() -> Workflow:
+    start = 15
+    model = Node("model", "CheckpointLoaderSimple", {}, {"ckpt_name": SD15}, 420, model=SD15_URL)
+    source: list[list[Node | None]] = [
+        [
+            Node("D picture", "LoadImage", {}, {"image": "example.png"}, 280, room=230),
+            Node("D prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, {"text": "a photo of a cat"}, room=80),
+        ],
+        [None, _latent("D", "D picture")],
+    ]
+    saved = {"filename_prefix": f"{PACK}/sd15_drag"}
+    return [
+        [note(SD15_DRAG_NOTE, 560), Group("Model", YELLOW, [[model]])],
+        [image("D", source, 80, 0.0005, start, "Image")],
+        [Group("Drag", GREEN, [[drag("dragged", [], {"mask": "D picture.MASK"}, start, "DragDiffusion")]])],
+        [Group("Sample", RED, [[reference(), *sample_drag("dragged")], [empty_prompt(), None, None]])],
+        [
+            Group(
+                "Result: original and dragged, and the handles' ways",
+                CYAN,
+                [
+                    [
+                        Node("saved", "SaveImage", {"images": "dragged images"}, saved, 400, room=400),
+                        Node("way", "PreviewImage", {"images": "dragged.paths"}, width=400, room=400),
+                    ]
+                ],
+            )
+        ],
+    ]
+
+
+WORKFLOWS = [toy_morph, toy_morph_rescheduled, sd15_morph, toy_drag, sd15_drag]
 
 
 # From descriptions to the front end's format
