@@ -1,0 +1,190 @@
+/**
+ * Gives Drag Latent Optimize its point picker. The text widget `points` keeps the value, its place in the workflow file
+ * and its input socket; it is hidden while the picker stands in for it.
+ *
+ * What the picker shows is looked up whenever ComfyUI draws a frame, and every change of the graph makes it draw one.
+ * So nothing of other nodes needs to be watched, and nothing can be missed.
+ */
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { PointPicker } from "./point_picker.js";
+import { isAlphaOf, isLinked, loadedFile, locatorOf, originOf } from "./upstream_image.js";
+
+const NODE = "MorphDragDragLatentOptimize";
+const MIN_HEIGHT = 280;
+const NEW_NODE_HEIGHT = 620;
+const MAY_HAVE_ALPHA = /\.(png|webp|gif|tiff?|avif)$/i;
+const CONNECT_AN_IMAGE = "Connect an image to pick points on.";
+const RUN_ONCE = "Run once to see the image here, or connect a Load Image.";
+const POINTS_FROM_LINK = "The points come from the link.";
+const MASK_NOT_CONNECTED = "Red is the image's mask; it has no effect until the mask input is connected.";
+
+/** The pickers of the nodes that are in a graph now. */
+const pickers = new Set();
+
+app.registerExtension({
+  name: "MorphAndDrag.PointPicker",
+
+  setup() {
+    const { canvas } = app;
+    const drawForeground = canvas.onDrawForeground;
+    canvas.onDrawForeground = function (...drawing) {
+      drawForeground?.apply(this, drawing);
+      for (const picker of pickers) picker.refresh();
+    };
+  },
+
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) attachPicker(node);
+  },
+});
+
+function attachPicker(node) {
+  const points = node.widgets.find((widget) => widget.name === "points");
+  const picker = new PointPicker({
+    onChange(text) {
+      points.value = text;
+      node.graph.setDirtyCanvas(true, true);
+    },
+    onEditEnd: recordForUndo,
+  });
+  const widget = node.addDOMWidget("point_picker", "morph_point_picker", picker.element, {
+    getMinHeight: () => MIN_HEIGHT,
+    getValue: () => "",
+    hideOnZoom: false,
+    hideInPanel: true, // the side panel would take the element out of the node
+    serialize: false,
+  });
+  widget.serialize = false;
+  placeSocketOf(points, widget);
+  forwardNavigation(picker.element);
+  node.setSize([node.size[0], Math.max(node.size[1], NEW_NODE_HEIGHT)]);
+
+  let lastRun = null;
+  const shown = {
+    refresh() {
+      if (!node.graph || node.graph !== app.canvas.graph) return;
+      const linked = isLinked(node, "points");
+      showText(points, linked, picker.element.isConnected);
+      picker.setZoom(app.canvas.ds.scale);
+      showImage(picker, node, lastRun);
+      picker.setValue(points.value);
+      picker.setReadOnly(linked ? POINTS_FROM_LINK : null);
+    },
+  };
+  chain(node, "onAdded", () => {
+    pickers.add(shown);
+    picker.connect();
+  });
+  chain(node, "onRemoved", () => {
+    pickers.delete(shown);
+    picker.disconnect();
+  });
+  chain(node, "onExecuted", (output) => {
+    lastRun = output?.picker_image?.[0] ?? null;
+    node.setDirtyCanvas(true, true);
+  });
+}
+
+function chain(node, name, then) {
+  const before = node[name];
+  node[name] = function (...values) {
+    before?.apply(this, values);
+    then(...values);
+  };
+}
+
+/**
+ * Hide the text, or show it as any other linked text is shown, with its socket and its link.
+ * @param {object} points the text widget
+ * @param {boolean} isTextShown
+ * @param {boolean} isPickerShown false where a front end cannot show it: the text is then all there is to edit
+ */
+function showText(points, isTextShown, isPickerShown) {
+  if (points.hidden !== !isTextShown) points.hidden = !isTextShown;
+  // Front ends of the time between look at this one in Vue nodes.
+  const hiddenInVue = !isTextShown && isPickerShown;
+  if (Boolean(points.options.hidden) !== hiddenInVue) points.options.hidden = hiddenInVue;
+  // Older ones leave room for hidden widgets.
+  if (isTextShown) delete points.computeLayoutSize;
+  else points.computeLayoutSize = () => ({ minHeight: 0, maxHeight: 0, minWidth: 0 });
+}
+
+/** The socket of the hidden text lies at the top of the picker, not upon the next widget's socket. */
+function placeSocketOf(points, picker) {
+  let y = points.y;
+  Object.defineProperty(points, "y", {
+    get: () => (points.hidden ? picker.y : y),
+    set(value) {
+      y = value;
+    },
+    enumerable: true,
+    configurable: true,
+  });
+}
+
+function showImage(picker, node, lastRun) {
+  const origin = originOf(node, "image");
+  const file = origin && loadedFile(origin);
+  const maskOrigin = originOf(node, "mask");
+  picker.setMaskNote(maskOrigin ? "" : MASK_NOT_CONNECTED);
+  if (file) {
+    const showMask = !maskOrigin || isAlphaOf(maskOrigin, origin);
+    picker.setPicture(pictureOf(file, showMask), `${file.filename} cannot be loaded.`);
+    return;
+  }
+  const url = (origin && lastImageOf(origin.node)) ?? ownImage(node, lastRun);
+  picker.setPicture(url ? { url } : null, origin ? RUN_ONCE : CONNECT_AN_IMAGE);
+}
+
+function pictureOf(file, showMask) {
+  if (!MAY_HAVE_ALPHA.test(file.filename)) return { url: view(file) };
+  return { url: view(file), opaqueUrl: view({ ...file, channel: "rgb" }), showMask };
+}
+
+function lastImageOf(node) {
+  if (node.imgs?.[0]?.src) return node.imgs[0].src;
+  const image = app.nodeOutputs?.[locatorOf(node)]?.images?.[0];
+  return image ? view(image) : null;
+}
+
+/** After undo the node is a new one that has not seen its own last run; ComfyUI has. */
+function ownImage(node, lastRun) {
+  const image = lastRun ?? app.nodeOutputs?.[locatorOf(node)]?.picker_image?.[0];
+  return image ? view(image) : null;
+}
+
+function view({ filename, subfolder = "", type = "temp", ...options }) {
+  return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, ...options })}`);
+}
+
+function recordForUndo() {
+  const tracker = app.extensionManager.workflow.activeWorkflow?.changeTracker;
+  if (tracker?.captureCanvasState) tracker.captureCanvasState();
+  else tracker?.checkState(); // before front end 1.43
+}
+
+/** The wheel, the middle button and the space bar are the graph's, over the picker as anywhere. */
+function forwardNavigation(element) {
+  element.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      app.canvas.processMouseWheel(event);
+    },
+    { passive: false },
+  );
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button === 1) app.canvas.processMouseDown(event);
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (event.buttons & 4) app.canvas.processMouseMove(event);
+  });
+  element.addEventListener("pointerup", (event) => {
+    if (event.button === 1) app.canvas.processMouseUp(event);
+  });
+  element.addEventListener("keydown", (event) => {
+    if (event.key === " " && !event.target.matches("input, button")) app.canvas.processKey(event);
+  });
+}

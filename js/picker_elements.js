@@ -1,0 +1,62 @@
+/** The elements that a point picker is made of, without any behaviour. */
+
+const STAGE_LABEL =
+  "Point picker. Click to place a handle, then its target. Keys: Enter adds a pair, [ and ] choose an end, arrow keys " +
+  "move it by one pixel, with Shift by ten, Delete removes the pair, Escape cancels.";
+
+/**
+ * @returns {{root: HTMLElement, stage: HTMLElement, image: HTMLImageElement, mask: HTMLCanvasElement,
+ *   drawing: SVGSVGElement, message: HTMLElement, hint: HTMLElement, numbers: HTMLElement, chip: HTMLElement,
+ *   inputs: HTMLInputElement[], place: HTMLElement, swap: HTMLButtonElement, clear: HTMLButtonElement}}
+ */
+export function buildPickerElements() {
+  loadStyle();
+  const image = made("img", { alt: "", draggable: false });
+  const mask = made("canvas", { hidden: true });
+  const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const message = made("div", { className: "message" });
+  const stage = made("div", { className: "stage", tabIndex: 0, role: "application", ariaLabel: STAGE_LABEL });
+  stage.append(image, mask, drawing, message);
+
+  const chip = made("span", { className: "chip" });
+  const inputs = ["handle", "target"].flatMap((end) => [coordinate(end, 0, "x"), coordinate(end, 1, "y")]);
+  const numbers = made("div", { className: "numbers", hidden: true });
+  numbers.append(chip, labelled("Handle", inputs.slice(0, 2)), labelled("Target", inputs.slice(2)));
+  const hint = made("span", { className: "hint", role: "status" });
+  const details = made("div", { className: "bar details" });
+  details.append(hint, numbers);
+
+  const swap = made("button", { type: "button", textContent: "Swap direction" });
+  swap.title = "Exchange handle and target: of the selected pair, or of all when none is selected";
+  const clear = made("button", { type: "button", textContent: "Clear", title: "Remove all points" });
+  const place = made("span", { className: "place", title: "Pixels of the image" });
+  const tools = made("div", { className: "bar tools" });
+  tools.append(swap, clear, place);
+
+  const root = made("div", { className: "morph-point-picker" });
+  root.append(stage, details, tools);
+  return { root, stage, image, mask, drawing, message, hint, numbers, chip, inputs, place, swap, clear };
+}
+
+function made(tag, properties) {
+  return Object.assign(document.createElement(tag), properties);
+}
+
+function coordinate(end, axis, name) {
+  const input = made("input", { type: "number", min: 0, step: 1, ariaLabel: `${name} of the ${end}, in pixels` });
+  Object.assign(input.dataset, { end, axis });
+  return input;
+}
+
+function labelled(name, inputs) {
+  const group = made("span", { className: "coordinates" });
+  group.append(name, ...inputs);
+  return group;
+}
+
+/** One sheet for all pickers, added with the first of them. */
+function loadStyle() {
+  const href = new URL("./point_picker.css", import.meta.url).href;
+  if (document.querySelector(`link[href="${href}"]`)) return;
+  document.head.append(made("link", { rel: "stylesheet", href }));
+}

@@ -1,0 +1,102 @@
+/**
+ * Where an image lies in a box, and points on it.
+ *
+ * A point is `[x, y]`. Three spaces: the box (pixels of the element that shows the image), the image's own pixels, and
+ * normalised (0..1 over the image, 0 its left or top edge, 1 its right or bottom edge). All are continuous.
+ *
+ * @typedef {[number, number]} Point
+ * @typedef {{x: number, y: number, width: number, height: number}} Frame
+ */
+
+/**
+ * The frame of an image that is scaled to fit a box and centred in it, in the box's pixels.
+ * @param {[number, number]} boxSize width and height
+ * @param {[number, number]} imageSize width and height
+ * @returns {Frame}
+ */
+export function letterbox([boxWidth, boxHeight], [imageWidth, imageHeight]) {
+  const scale = Math.min(boxWidth / imageWidth, boxHeight / imageHeight);
+  const width = imageWidth * scale;
+  const height = imageHeight * scale;
+  return { x: (boxWidth - width) / 2, y: (boxHeight - height) / 2, width, height };
+}
+
+/**
+ * A place in the window as one in an element, whatever CSS transforms scale the element on its way to the screen.
+ * @param {Point} client
+ * @param {{left: number, top: number, width: number, height: number}} rect the element's bounding rectangle
+ * @param {[number, number]} size the element's own width and height, before any transform
+ * @returns {Point}
+ */
+export function clientToBox([clientX, clientY], rect, [width, height]) {
+  return [((clientX - rect.left) * width) / rect.width, ((clientY - rect.top) * height) / rect.height];
+}
+
+/** @returns {Point} normalised; outside 0..1 where the box's point is not on the image */
+export function boxToNormalised([x, y], frame) {
+  return [(x - frame.x) / frame.width, (y - frame.y) / frame.height];
+}
+
+/** @returns {Point} in the box's pixels */
+export function normalisedToBox([x, y], frame) {
+  return [frame.x + x * frame.width, frame.y + y * frame.height];
+}
+
+/** @returns {Point} in the image's pixels */
+export function normalisedToPixels([x, y], [width, height]) {
+  return [x * width, y * height];
+}
+
+/** @returns {Point} normalised */
+export function pixelsToNormalised([x, y], [width, height]) {
+  return [x / width, y / height];
+}
+
+/** @returns {Point} the nearest point on the image, normalised */
+export function clampToImage([x, y]) {
+  return [Math.min(Math.max(x, 0), 1), Math.min(Math.max(y, 0), 1)];
+}
+
+/** @returns {number} */
+export function distance([x1, y1], [x2, y2]) {
+  return Math.hypot(x2 - x1, y2 - y1);
+}
+
+/**
+ * Whether a point of the box lies on the image or no more than `margin` beside it.
+ * @param {Point} point
+ * @param {Frame} frame
+ * @param {number} margin in the box's pixels
+ */
+export function isOnImage([x, y], frame, margin) {
+  return (
+    x >= frame.x - margin &&
+    x <= frame.x + frame.width + margin &&
+    y >= frame.y - margin &&
+    y <= frame.y + frame.height + margin
+  );
+}
+
+/**
+ * The end of a pair under a point of the box: the nearest within `radius`. Of ends at one place the later pair's wins,
+ * and its target, as they are drawn on top.
+ * @param {Point} point
+ * @param {{handle: Point, target: Point}[]} pairs normalised
+ * @param {Frame} frame
+ * @param {number} radius in the box's pixels
+ * @returns {{index: number, end: "handle" | "target"} | null}
+ */
+export function endAt(point, pairs, frame, radius) {
+  let found = null;
+  let nearest = radius;
+  pairs.forEach((pair, index) => {
+    for (const end of ["handle", "target"]) {
+      const away = distance(point, normalisedToBox(pair[end], frame));
+      if (away <= nearest) {
+        nearest = away;
+        found = { index, end };
+      }
+    }
+  });
+  return found;
+}

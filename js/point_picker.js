@@ -1,0 +1,542 @@
+/**
+ * An editor for pairs of points on an image: a DOM element that takes a text and an image, and reports edits. It knows
+ * nothing of ComfyUI.
+ */
+
+import {
+  boxToNormalised,
+  clampToImage,
+  clientToBox,
+  distance,
+  endAt,
+  isOnImage,
+  letterbox,
+  normalisedToPixels,
+  pixelsToNormalised,
+} from "./point_geometry.js";
+import { drawMask } from "./mask_overlay.js";
+import { arrow, colourOf, unfinishedArrow } from "./point_drawing.js";
+import { buildPickerElements } from "./picker_elements.js";
+import { formatPoints, parsePoints } from "./point_value.js";
+
+/**
+ * @typedef {import("./point_geometry.js").Point} Point
+ * @typedef {import("./point_value.js").Pair} Pair
+ * @typedef {{url: string, opaqueUrl?: string, showMask?: boolean}} Picture `opaqueUrl` is for images that may have an
+ *   alpha channel: the same image without it. What is transparent is tinted where `showMask` is set.
+ */
+
+const GRAB_RADIUS = 13; // screen pixels
+const DRAG_THRESHOLD = 4; // screen pixels; less is a click
+const EDGE_TOLERANCE = 6; // screen pixels beside the image that still mean its edge
+const NEW_PAIR_LENGTH = 0.1; // of the image's width, when the keyboard makes a pair
+const MASK_TINT = "rgb(255 60 60 / 45%)";
+const LARGE_STEP = 10; // image pixels, with Shift
+const ARROW_KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const MIN_UNIT = 0.5;
+const MAX_UNIT = 2.5;
+
+export class PointPicker {
+  /**
+   * @param {object} callbacks
+   * @param {(text: string) => void} callbacks.onChange the points have changed
+   * @param {() => void} callbacks.onEditEnd what changed since the last call is one edit, for undo
+   */
+  constructor({ onChange, onEditEnd }) {
+    this._onChange = onChange;
+    this._onEditEnd = onEditEnd;
+    this._text = "";
+    this._pairs = [];
+    this._problem = null;
+    this._needsImage = false;
+    this._picture = null;
+    this._imageSize = null;
+    this._placeholder = "";
+    this._maskNote = "";
+    this._readOnlyReason = null;
+    this._unit = 1;
+    this._selected = null;
+    this._gesture = null;
+    this._nudged = false;
+
+    this._parts = buildPickerElements();
+    /** The editor; it fills whatever it is put in. */
+    this.element = this._parts.root;
+    this._listen();
+    this._resizes = new ResizeObserver(() => this._draw());
+    this._draw();
+  }
+
+  /** Follow the element's size, from when it is used until `disconnect`. */
+  connect() {
+    this._resizes.observe(this._parts.stage);
+  }
+
+  /** Hold on to nothing; the element is the caller's to remove. */
+  disconnect() {
+    this._resizes.disconnect();
+    this._gesture = null;
+  }
+
+  /**
+   * Show the points of a text. Showing the same text again changes nothing.
+   * @param {string} text
+   */
+  setValue(text) {
+    if (text === this._text) return;
+    this._text = text;
+    this._gesture = null;
+    this._read();
+  }
+
+  /**
+   * Show an image, or in its absence a sentence. Points are kept either way.
+   * @param {Picture | null} picture
+   * @param {string} placeholder what to do to see an image
+   */
+  setPicture(picture, placeholder) {
+    const isSame = picture?.url === this._picture?.url && picture?.showMask === this._picture?.showMask;
+    if (isSame && placeholder === this._placeholder) return;
+    this._placeholder = placeholder;
+    if (isSame) {
+      this._draw();
+      return;
+    }
+    this._picture = picture;
+    if (picture) this._load(picture);
+    else this._showNoPicture();
+  }
+
+  /**
+   * Say something about the mask while one is shown.
+   * @param {string} note
+   */
+  setMaskNote(note) {
+    if (note === this._maskNote) return;
+    this._maskNote = note;
+    this._draw();
+  }
+
+  /**
+   * Take no edits, and say why; null takes them again.
+   * @param {string | null} reason
+   */
+  setReadOnly(reason) {
+    if (reason === this._readOnlyReason) return;
+    this._readOnlyReason = reason;
+    this._gesture = null;
+    this._draw();
+  }
+
+  /**
+   * Tell at which scale the editor is shown, so that marks keep their size on the screen.
+   * @param {number} scale
+   */
+  setZoom(scale) {
+    const unit = Math.min(Math.max(1 / scale, MIN_UNIT), MAX_UNIT);
+    if (Math.abs(unit - this._unit) < 0.001) return;
+    this._unit = unit;
+    this._draw();
+  }
+
+  // The value
+
+  _read() {
+    const { pairs, unfinished, problem, needsImage } = parsePoints(this._text, this._imageSize);
+    this._pairs = pairs;
+    this._problem = problem;
+    this._needsImage = needsImage;
+    this._gesture = unfinished && { kind: "unfinished", handle: unfinished, towards: null };
+    if (this._selected && this._selected.index >= pairs.length) this._selected = null;
+    this._draw();
+  }
+
+  get _isEditable() {
+    return !this._readOnlyReason && !this._problem && !this._needsImage && this._imageSize !== null;
+  }
+
+  _change(pairs) {
+    this._pairs = pairs;
+    this._text = formatPoints(pairs, this._imageSize);
+    this._onChange(this._text);
+    this._draw();
+  }
+
+  _edit(pairs) {
+    this._change(pairs);
+    this._onEditEnd();
+  }
+
+  _moved(index, end, position) {
+    return this._pairs.map((pair, at) => (at === index ? { ...pair, [end]: clampToImage(position) } : pair));
+  }
+
+  _add(pair) {
+    this._gesture = null;
+    this._selected = { index: this._pairs.length, end: "target" };
+    this._edit([...this._pairs, pair]);
+  }
+
+  _remove(index) {
+    this._gesture = null;
+    this._selected = null;
+    this._edit(this._pairs.filter((_, at) => at !== index));
+  }
+
+  _clear() {
+    this._gesture = null;
+    this._selected = null;
+    this._problem = null;
+    this._needsImage = false;
+    this._edit([]);
+  }
+
+  _swap() {
+    const only = this._selected?.index;
+    this._edit(
+      this._pairs.map((pair, index) =>
+        only === undefined || only === index ? { handle: pair.target, target: pair.handle } : pair,
+      ),
+    );
+  }
+
+  // The image
+
+  async _load(picture) {
+    const image = await loaded(picture.url);
+    if (picture !== this._picture) return; // another one was asked for meanwhile
+    const isMasked = image !== null && Boolean(picture.opaqueUrl) && drawMask(this._parts.mask, image, MASK_TINT);
+    const shown = isMasked ? await loaded(picture.opaqueUrl) : image;
+    if (picture !== this._picture) return;
+    if (shown === null) {
+      this._showNoPicture();
+      return;
+    }
+    this._parts.image.src = shown.src;
+    this._parts.mask.hidden = !(isMasked && picture.showMask);
+    this._imageSize = [shown.naturalWidth, shown.naturalHeight];
+    this._refreshForImage();
+  }
+
+  _showNoPicture() {
+    this._parts.image.removeAttribute("src");
+    this._parts.mask.hidden = true;
+    this._imageSize = null;
+    this._refreshForImage();
+  }
+
+  _refreshForImage() {
+    this._gesture = null;
+    this._read();
+  }
+
+  // Places
+
+  get _boxSize() {
+    return [this._parts.drawing.clientWidth, this._parts.drawing.clientHeight];
+  }
+
+  get _frame() {
+    return letterbox(this._boxSize, this._imageSize);
+  }
+
+  _boxPoint(event) {
+    const rect = this._parts.drawing.getBoundingClientRect();
+    return clientToBox([event.clientX, event.clientY], rect, this._boxSize);
+  }
+
+  _normalised(event) {
+    return clampToImage(boxToNormalised(this._boxPoint(event), this._frame));
+  }
+
+  _endAt(event) {
+    return endAt(this._boxPoint(event), this._pairs, this._frame, GRAB_RADIUS * this._unit);
+  }
+
+  _isOnImage(event) {
+    return isOnImage(this._boxPoint(event), this._frame, EDGE_TOLERANCE * this._unit);
+  }
+
+  // The pointer
+
+  _listen() {
+    const { stage, drawing, clear, swap, inputs } = this._parts;
+    drawing.addEventListener("pointerdown", (event) => this._press(event));
+    drawing.addEventListener("pointermove", (event) => this._move(event));
+    drawing.addEventListener("pointerup", (event) => this._release(event));
+    drawing.addEventListener("pointercancel", () => this._cancelDrag());
+    drawing.addEventListener("lostpointercapture", () => this._cancelDrag());
+    drawing.addEventListener("pointerleave", () => this._showPlace(null));
+    drawing.addEventListener("contextmenu", (event) => this._removeAt(event));
+    stage.addEventListener("keydown", (event) => this._key(event));
+    stage.addEventListener("keyup", () => this._endNudge());
+    stage.addEventListener("blur", () => this._endNudge());
+    clear.addEventListener("click", () => this._clear());
+    swap.addEventListener("click", () => this._swap());
+    for (const input of inputs) {
+      input.addEventListener("change", () => this._enter(input));
+      input.addEventListener("keydown", (event) => this._inputKey(event, input));
+    }
+  }
+
+  _press(event) {
+    if (event.button !== 0 || !this._isEditable) return;
+    this._parts.stage.focus({ preventScroll: true });
+    const start = [event.clientX, event.clientY];
+    if (this._gesture?.kind === "unfinished") {
+      if (!this._isOnImage(event)) return;
+      this._startDrag(event, { kind: "place", handle: this._gesture.handle, isSecondPress: true, start });
+      return;
+    }
+    const end = this._endAt(event);
+    if (end) {
+      this._selected = end;
+      this._startDrag(event, { kind: "move", ...end, start });
+    } else if (this._isOnImage(event)) {
+      this._selected = null;
+      this._startDrag(event, { kind: "place", handle: this._normalised(event), isSecondPress: false, start });
+    } else {
+      this._selected = null;
+      this._draw();
+    }
+  }
+
+  _startDrag(event, gesture) {
+    this._parts.drawing.setPointerCapture(event.pointerId);
+    const isUnderWay = gesture.kind === "place" && gesture.isSecondPress;
+    this._gesture = { ...gesture, isUnderWay, position: isUnderWay ? this._normalised(event) : null };
+    this._draw();
+  }
+
+  get _isDragging() {
+    return this._gesture?.kind === "place" || this._gesture?.kind === "move";
+  }
+
+  _move(event) {
+    this._showPlace(event);
+    if (this._isDragging && !(event.buttons & 1)) this._cancelDrag();
+    const gesture = this._gesture;
+    if (gesture?.kind === "unfinished") {
+      gesture.towards = this._normalised(event);
+      this._draw();
+    } else if (gesture) {
+      gesture.isUnderWay ||= distance(gesture.start, [event.clientX, event.clientY]) >= DRAG_THRESHOLD;
+      if (!gesture.isUnderWay) return;
+      gesture.position = this._normalised(event);
+      this._draw();
+    } else if (this._isEditable) {
+      this._parts.drawing.classList.toggle("on-end", this._endAt(event) !== null);
+    }
+  }
+
+  _release(event) {
+    if (event.button !== 0 || !this._isDragging) return;
+    const { kind, isUnderWay, position, handle, index, end } = this._gesture;
+    this._gesture = null;
+    if (kind === "move" && isUnderWay) this._edit(this._moved(index, end, position));
+    else if (kind === "place" && isUnderWay) this._add({ handle, target: position });
+    else if (kind === "place") this._gesture = { kind: "unfinished", handle, towards: null };
+    this._draw();
+  }
+
+  /** Also called after every release, when there is no drag left to cancel. */
+  _cancelDrag() {
+    if (!this._isDragging) return;
+    this._gesture = null;
+    this._draw();
+  }
+
+  _removeAt(event) {
+    if (!this._isEditable) return;
+    const end = this._endAt(event);
+    if (!end) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this._remove(end.index);
+  }
+
+  // The keyboard
+
+  /** Keys that mean nothing here go on to whoever holds the editor. */
+  _key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !this._isEditable) return;
+    if (!this._handleKey(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  _handleKey({ key, shiftKey }) {
+    if (key === "Escape") return this._stepBack();
+    if (key === "Enter") return this._addInTheMiddle();
+    if (key === "[" || key === "]") return this._selectNext(key === "]" ? 1 : -1);
+    if (!this._selected) return false;
+    if (key === "Delete" || key === "Backspace") {
+      this._remove(this._selected.index);
+      return true;
+    }
+    if (!(key in ARROW_KEYS)) return false;
+    this._nudge(ARROW_KEYS[key], shiftKey ? LARGE_STEP : 1);
+    return true;
+  }
+
+  _stepBack() {
+    if (!this._gesture && !this._selected) return false;
+    if (this._gesture) this._gesture = null;
+    else this._selected = null;
+    this._draw();
+    return true;
+  }
+
+  _addInTheMiddle() {
+    const handle = this._gesture?.handle ?? [0.5, 0.5];
+    this._add({ handle, target: clampToImage([handle[0] + NEW_PAIR_LENGTH, handle[1]]) });
+    return true;
+  }
+
+  _selectNext(step) {
+    const ends = this._pairs.flatMap((_, index) => [
+      { index, end: "handle" },
+      { index, end: "target" },
+    ]);
+    if (ends.length === 0) return false;
+    const { index, end } = this._selected ?? {};
+    const now = ends.findIndex((other) => other.index === index && other.end === end);
+    const next = now < 0 && step < 0 ? ends.length - 1 : now + step; // with none selected, step in from either side
+    this._selected = ends[(next + ends.length) % ends.length];
+    this._draw();
+    return true;
+  }
+
+  _nudge([dx, dy], pixels) {
+    const { index, end } = this._selected;
+    const [x, y] = normalisedToPixels(this._pairs[index][end], this._imageSize);
+    this._nudged = true; // a held key repeats; the edit ends when it is let go
+    this._change(this._moved(index, end, pixelsToNormalised([x + dx * pixels, y + dy * pixels], this._imageSize)));
+  }
+
+  _endNudge() {
+    if (!this._nudged) return;
+    this._nudged = false;
+    this._onEditEnd();
+  }
+
+  // The numbers
+
+  _enter({ value, dataset }) {
+    if (!this._selected || !this._isEditable) return;
+    const { index } = this._selected;
+    const pixels = normalisedToPixels(this._pairs[index][dataset.end], this._imageSize);
+    if (value.trim() !== "" && Number.isFinite(Number(value))) pixels[dataset.axis] = Number(value);
+    this._edit(this._moved(index, dataset.end, pixelsToNormalised(pixels, this._imageSize)));
+  }
+
+  /** Enter and Escape are for the number; ComfyUI leaves other keys to a text field by itself. */
+  _inputKey(event, input) {
+    if (event.key !== "Escape" && event.key !== "Enter") return;
+    event.stopPropagation();
+    if (event.key === "Escape") this._showNumbers();
+    else input.dispatchEvent(new Event("change"));
+    this._parts.stage.focus({ preventScroll: true });
+  }
+
+  // The view
+
+  _draw() {
+    const { root, drawing, stage } = this._parts;
+    root.classList.toggle("read-only", Boolean(this._readOnlyReason));
+    stage.setAttribute("aria-disabled", String(!this._isEditable));
+    drawing.replaceChildren(...(this._imageSize ? this._arrows() : []));
+    this._showMessage();
+    this._showNumbers();
+    this._parts.clear.disabled = Boolean(this._readOnlyReason) || (this._text === "" && !this._gesture);
+    this._parts.swap.disabled = !this._isEditable || this._pairs.length === 0;
+  }
+
+  _arrows() {
+    const [width, height] = this._boxSize;
+    if (width === 0 || height === 0 || this._readOnlyReason) return [];
+    const frame = this._frame;
+    const gesture = this._gesture;
+    const pairs =
+      gesture?.kind === "move" && gesture.isUnderWay
+        ? this._moved(gesture.index, gesture.end, gesture.position)
+        : this._pairs;
+    const arrows = pairs.map((pair, index) => {
+      const selectedEnd = this._selected?.index === index ? this._selected.end : null;
+      return arrow(pair, index, frame, this._unit, selectedEnd);
+    });
+    if (gesture && gesture.kind !== "move") {
+      const towards = gesture.position ?? gesture.towards;
+      arrows.push(unfinishedArrow(gesture.handle, towards, pairs.length, frame, this._unit));
+    }
+    return arrows;
+  }
+
+  _showMessage() {
+    const { message } = this._parts;
+    const text = this._message();
+    message.textContent = text;
+    message.hidden = text === "";
+    message.classList.toggle("over-picture", this._imageSize !== null);
+  }
+
+  _message() {
+    if (this._readOnlyReason) return this._readOnlyReason;
+    if (this._problem) {
+      return `These points cannot be shown: ${this._problem}. Their text is kept until you press Clear.`;
+    }
+    if (this._imageSize) return "";
+    const count = this._pairs.length;
+    const kept = this._needsImage ? "The points are kept." : `${count} ${count === 1 ? "pair" : "pairs"} of points kept.`;
+    return `${this._placeholder}${count > 0 || this._needsImage ? ` ${kept}` : ""}`;
+  }
+
+  _showNumbers() {
+    const { numbers, chip, inputs, hint } = this._parts;
+    const pair = this._imageSize && this._selected && this._isEditable ? this._shownPair() : null;
+    numbers.hidden = pair === null;
+    hint.hidden = pair !== null;
+    hint.textContent = this._hint();
+    if (pair === null) return;
+    chip.textContent = this._selected.index + 1;
+    chip.style.background = colourOf(this._selected.index);
+    for (const input of inputs) {
+      const axis = Number(input.dataset.axis);
+      input.max = this._imageSize[axis];
+      input.value = Math.round(normalisedToPixels(pair[input.dataset.end], this._imageSize)[axis] * 100) / 100;
+    }
+  }
+
+  _shownPair() {
+    const { index } = this._selected;
+    const gesture = this._gesture;
+    const isMoving = gesture?.kind === "move" && gesture.isUnderWay;
+    return (isMoving ? this._moved(gesture.index, gesture.end, gesture.position) : this._pairs)[index];
+  }
+
+  _hint() {
+    if (!this._isEditable) return "";
+    if (this._gesture) return "Now its target: click or drag. Esc cancels.";
+    if (!this._parts.mask.hidden && this._maskNote) return this._maskNote;
+    if (this._pairs.length === 0) return "Click a handle, then its target. Or drag from one to the other.";
+    return "Drag ends to move them. Right click removes a pair.";
+  }
+
+  _showPlace(event) {
+    const isShown = event !== null && this._imageSize !== null && (this._isDragging || this._isOnImage(event));
+    const pixels = isShown ? normalisedToPixels(this._normalised(event), this._imageSize) : null;
+    this._parts.place.textContent = pixels ? `x ${pixels[0].toFixed(1)}  y ${pixels[1].toFixed(1)}` : "";
+  }
+}
+
+/** @returns {Promise<HTMLImageElement | null>} null where there is no such image */
+async function loaded(url) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+    return image;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * The text that the `points` input holds, and the pairs of points in it.
+ *
+ * Ours: `{"v": 1, "size": [width, height], "points": [{"handle": [x, y], "target": [x, y]}, ...]}`, coordinates 0..1
+ * over the image, `size` that of the image they were picked on. Also read, never written: a list of points in pixels,
+ * `[{"x": 12, "y": 34}, ...]`, handle and target in turn. Empty text is no points.
+ *
+ * @typedef {import("./point_geometry.js").Point} Point
+ * @typedef {{handle: Point, target: Point}} Pair
+ */
+
+import { pixelsToNormalised } from "./point_geometry.js";
+
+export const VERSION = 1;
+const MOST_PAIRS = 1000;
+const LONGEST_TEXT = 1_000_000;
+const DECIMALS = 1e6;
+
+/** Why a text cannot be shown, in a sentence for the user. */
+class Unreadable extends Error {}
+
+/**
+ * @typedef {object} Reading
+ * @property {Pair[]} pairs normalised
+ * @property {Point | null} unfinished a last handle that has no target yet, normalised
+ * @property {string | null} problem why the text cannot be shown; there are no pairs then
+ * @property {boolean} needsImage whether the points are in pixels and wait for an image's size
+ */
+
+/**
+ * Read a text. It never throws and never repairs: what it cannot show entirely it shows not at all.
+ * @param {unknown} text
+ * @param {[number, number] | null} imageSize for points in pixels
+ * @returns {Reading}
+ */
+export function parsePoints(text, imageSize) {
+  const nothing = { pairs: [], unfinished: null, problem: null, needsImage: false };
+  try {
+    const content = contentOf(text);
+    if (content === null) return nothing;
+    if (!Array.isArray(content)) return { ...nothing, pairs: normalisedPairs(content) };
+    const points = content.map(pixelPoint);
+    if (points.length > 0 && imageSize === null) return { ...nothing, needsImage: true };
+    return { ...nothing, ...pairsInTurn(points, imageSize) };
+  } catch (error) {
+    if (!(error instanceof Unreadable)) throw error;
+    return { ...nothing, problem: error.message };
+  }
+}
+
+/**
+ * The text of pairs; empty when there are none.
+ * @param {Pair[]} pairs normalised
+ * @param {[number, number]} imageSize
+ * @returns {string}
+ */
+export function formatPoints(pairs, imageSize) {
+  if (pairs.length === 0) return "";
+  const points = pairs.map(({ handle, target }) => ({ handle: handle.map(rounded), target: target.map(rounded) }));
+  return JSON.stringify({ v: VERSION, size: imageSize, points });
+}
+
+function rounded(coordinate) {
+  return Math.round(coordinate * DECIMALS) / DECIMALS;
+}
+
+function contentOf(text) {
+  if (typeof text !== "string") throw new Unreadable("they are not text");
+  if (text.trim() === "") return null;
+  if (text.length > LONGEST_TEXT) throw new Unreadable(`the text has ${text.length} characters`);
+  let content;
+  try {
+    content = JSON.parse(text);
+  } catch {
+    throw new Unreadable("the text is not JSON");
+  }
+  if (content === null || typeof content !== "object") throw new Unreadable("the JSON holds no points");
+  return content;
+}
+
+function normalisedPairs({ v, size, points }) {
+  if (v !== VERSION) {
+    throw new Unreadable(`their version (v) is ${shown(v)}, not ${VERSION}`);
+  }
+  if (size !== undefined && !isSize(size)) throw new Unreadable("their size is not [width, height]");
+  if (!Array.isArray(points)) throw new Unreadable('"points" is not a list');
+  refuseMoreThan(MOST_PAIRS, points);
+  return points.map((pair, index) => ({
+    handle: normalisedPoint(pair?.handle, `the handle of pair ${index + 1}`),
+    target: normalisedPoint(pair?.target, `the target of pair ${index + 1}`),
+  }));
+}
+
+function isSize(size) {
+  return Array.isArray(size) && size.length === 2 && size.every((side) => Number.isFinite(side) && side > 0);
+}
+
+function normalisedPoint(point, name) {
+  if (!Array.isArray(point) || point.length !== 2 || !point.every(Number.isFinite)) {
+    throw new Unreadable(`${name} is ${shown(point)}, not [x, y]`);
+  }
+  return onImage([...point], name);
+}
+
+function pixelPoint(point, index) {
+  const { x, y } = point ?? {};
+  if (!Number.isFinite(x) || !Number.isFinite(y)) {
+    throw new Unreadable(`point ${index + 1} is ${shown(point)}, not {"x": …, "y": …}`);
+  }
+  return [x, y];
+}
+
+function pairsInTurn(points, imageSize) {
+  refuseMoreThan(2 * MOST_PAIRS, points);
+  const normalised = points.map((point, index) =>
+    onImage(pixelsToNormalised(point, imageSize), `point ${index + 1}`, `, which has ${imageSize.join(" × ")} pixels`),
+  );
+  const pairs = [];
+  for (let index = 0; index + 1 < normalised.length; index += 2) {
+    pairs.push({ handle: normalised[index], target: normalised[index + 1] });
+  }
+  return { pairs, unfinished: normalised.length % 2 ? normalised.at(-1) : null };
+}
+
+function onImage(point, name, detail = "") {
+  if (point.every((coordinate) => coordinate >= 0 && coordinate <= 1)) return point;
+  throw new Unreadable(`${name} lies outside the image${detail}`);
+}
+
+function refuseMoreThan(most, points) {
+  if (points.length > most) throw new Unreadable(`there are ${points.length} of them, more than ${most}`);
+}
+
+/** A short name of any JSON value. Lists and objects are not spelled out: they may be endlessly deep. */
+function shown(value) {
+  if (value === undefined) return "missing";
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  if (value !== null && typeof value === "object") return "an object";
+  const text = JSON.stringify(value);
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+}
