@@ -43,14 +43,15 @@ function made(tag, properties) {
 }
 
 function coordinate(end, axis, name) {
-  const input = made("input", { type: "number", min: 0, step: 1, ariaLabel: `${name} of the ${end}, in pixels` });
+  const label = `${name} of the ${end}, in pixels`;
+  const input = made("input", { type: "number", min: 0, step: 1, ariaLabel: label, title: label });
   Object.assign(input.dataset, { end, axis });
   return input;
 }
 
 function labelled(name, inputs) {
   const group = made("span", { className: "coordinates" });
-  group.append(name, ...inputs);
+  group.append(made("span", { textContent: name }), ...inputs);
   return group;
 }
 

@@ -1,0 +1,175 @@
+"""Works the point picker in ComfyUI's page as a user would: by where things are on the image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw
+
+from morph_tests.browser.driver import ComfyPage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+NODE = "MorphDragDragLatentOptimize"
+Point = tuple[float, float]
+
+IMAGES = {"wide.png": (300, 200), "tall.png": (120, 480), "masked.png": (300, 200), "folder/deep.png": (64, 64)}
+MASKED = (150, 50, 250, 150)  # left, top, right, bottom
+
+ADD_NODES = """([kind, place, links, image]) => {
+    const node = LiteGraph.createNode(kind);
+    node.pos = place;
+    app.graph.add(node);
+    for (const [from, output, input] of links) app.graph.getNodeById(from).connect(output, node, input);
+    const widget = image && node.widgets.find((widget) => widget.name === "image");
+    if (widget) {
+        widget.value = image;
+        widget.callback?.(image);
+    }
+    return node.id;
+}"""
+WIDGET = "([id, name]) => app.canvas.graph.getNodeById(id).widgets.find((widget) => widget.name === name)"
+SHOW_AT = """([scale, id]) => {
+    const { ds } = app.canvas;
+    ds.scale = scale;
+    const [x, y] = app.canvas.graph.getNodeById(id).pos;
+    ds.offset[0] = 120 / scale - x;
+    ds.offset[1] = 150 / scale - y;
+    app.canvas.setDirty(true, true);
+}"""
+PICKER_OF = """(element, id) => {
+    const { widgets } = app.canvas.graph.getNodeById(id);
+    return widgets.find((widget) => widget.name === "point_picker").element === element;
+}"""
+
+
+def write_images(folder: Path) -> None:
+    """Put the test images in ComfyUI's input folder; `masked.png` is transparent in `MASKED`."""
+    (folder / "folder").mkdir(exist_ok=True)
+    for index, (name, size) in enumerate(IMAGES.items()):
+        image = Image.new("RGBA" if name == "masked.png" else "RGB", size, (210, 215 - 30 * index, 225))
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((0, 0, size[0] // 2, size[1] // 2), fill=(15, 15, 40))
+        if name == "masked.png":
+            draw.rectangle(MASKED, fill=(210, 30, 30, 0))
+        image.save(folder / name)
+
+
+@dataclass
+class Picker:
+    """The picker of one node. Points are normalised to an image of `size` pixels."""
+
+    comfy_page: ComfyPage
+    node_id: int | str
+    size: tuple[int, int] = IMAGES["wide.png"]
+
+    def __post_init__(self) -> None:
+        self.page = self.comfy_page.page
+
+    @property
+    def element(self) -> Locator:
+        pickers = self.page.locator(".morph-point-picker")
+        for index in range(pickers.count()):
+            if pickers.nth(index).evaluate(PICKER_OF, self.node_id):
+                return pickers.nth(index)
+        raise LookupError(f"Node {self.node_id} shows no picker; the page shows {pickers.count()}.")
+
+    @property
+    def drawing(self) -> Locator:
+        return self.element.locator(".stage > svg")
+
+    @property
+    def message(self) -> str:
+        """What is written in place of the image, or on it."""
+        return self.element.locator(".message").inner_text()
+
+    def wait_for_image(self, name: str) -> None:
+        """Wait until the picker shows an image file, and count points on it from now on."""
+        shown = self.element.locator(f'.stage > img[src*="filename={Path(name).name}"]')
+        shown.wait_for()
+        self.size = shown.evaluate("(image) => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
+
+    def wait_for_message(self, text: str) -> None:
+        self.element.locator(".message", has_text=text).wait_for()
+
+    def at(self, point: Point) -> Point:
+        """Where a point of the image is on the screen."""
+        box = self.drawing.bounding_box()
+        assert box is not None
+        scale = min(box["width"] / self.size[0], box["height"] / self.size[1])
+        left = box["x"] + (box["width"] - self.size[0] * scale) / 2
+        top = box["y"] + (box["height"] - self.size[1] * scale) / 2
+        return left + point[0] * self.size[0] * scale, top + point[1] * self.size[1] * scale
+
+    def screen_pixel(self) -> float:
+        """How many pixels of the image one pixel of the screen covers: the pointer cannot aim finer."""
+        box = self.drawing.bounding_box()
+        assert box is not None
+        return max(self.size[0] / box["width"], self.size[1] / box["height"])
+
+    def click(self, point: Point, **options: Any) -> None:
+        self.page.mouse.click(*self.at(point), **options)
+
+    def drag(self, start: Point, end: Point) -> None:
+        self.press(start)
+        self.page.mouse.move(*self.at(end), steps=3)
+        self.page.mouse.up()
+
+    def press(self, point: Point) -> None:
+        self.page.mouse.move(*self.at(point))
+        self.page.mouse.down()
+
+    def place(self, *pairs: tuple[Point, Point]) -> None:
+        """Place pairs with two clicks each."""
+        for handle, target in pairs:
+            self.click(handle)
+            self.click(target)
+
+    def text(self) -> str:
+        """The value of the `points` widget."""
+        return self.page.evaluate(f"(which) => ({WIDGET})(which).value", [self.node_id, "points"])
+
+    def set_text(self, text: str) -> None:
+        """Change the `points` widget as something other than the picker would."""
+        self.page.evaluate(
+            f"([id, name, text]) => {{ ({WIDGET})([id, name]).value = text; app.canvas.setDirty(true, true); }}",
+            [self.node_id, "points", text],
+        )
+        self.page.wait_for_timeout(100)
+
+    def pairs(self) -> list[tuple[Point, Point]]:
+        return pairs_in(self.text())
+
+    def arrows(self) -> int:
+        """How many whole arrows are drawn."""
+        return self.drawing.locator(".arrow:not(.unfinished)").count()
+
+
+def pairs_in(text: str) -> list[tuple[Point, Point]]:
+    """The pairs of a value in our own form."""
+    if not text:
+        return []
+    content = json.loads(text)
+    assert content["v"] == 1
+    return [(tuple(pair["handle"]), tuple(pair["target"])) for pair in content["points"]]
+
+
+def add_node(
+    comfy_page: ComfyPage,
+    kind: str,
+    place: Point,
+    links: list[tuple[int | str, int, str]] = (),
+    image: str | None = None,
+) -> int | str:
+    """Add a node to the graph in view; `links` are (from node, its output, input of the new one)."""
+    return comfy_page.page.evaluate(ADD_NODES, [kind, place, list(links), image])
+
+
+def show_at(comfy_page: ComfyPage, scale: float, node_id: int | str) -> None:
+    """Zoom, with a node near the upper left."""
+    comfy_page.page.evaluate(SHOW_AT, [scale, node_id])
+    comfy_page.page.wait_for_timeout(300)
