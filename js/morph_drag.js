@@ -23,6 +23,8 @@ const MASK_NOT_CONNECTED = "Red is the image's mask; it has no effect until the 
 /** The pickers of the nodes that are in a graph now. */
 const pickers = new Set();
 
+let widgetsMade = 0;
+
 app.registerExtension({
   name: "MorphAndDrag.PointPicker",
 
@@ -33,6 +35,7 @@ app.registerExtension({
       drawForeground?.apply(this, drawing);
       for (const picker of pickers) picker.refresh();
     };
+    api.addEventListener("executed", () => canvas.setDirty(true, true));
   },
 
   nodeCreated(node) {
@@ -49,7 +52,9 @@ function attachPicker(node) {
     },
     onEditEnd: recordForUndo,
   });
-  const widget = node.addDOMWidget("point_picker", "morph_point_picker", picker.element, {
+  // After undo a new node has the old one's id, and Vue nodes go on showing the old element where the name is the same.
+  widgetsMade += 1;
+  const widget = node.addDOMWidget(`point_picker_${widgetsMade}`, "morph_point_picker", picker.element, {
     getMinHeight: () => MIN_HEIGHT,
     getValue: () => "",
     hideOnZoom: false,

@@ -32,6 +32,7 @@ const EDGE_TOLERANCE = 6; // screen pixels beside the image that still mean its 
 const NEW_PAIR_LENGTH = 0.1; // of the image's width, when the keyboard makes a pair
 const MASK_TINT = "rgb(255 60 60 / 45%)";
 const LARGE_STEP = 10; // image pixels, with Shift
+const DELETE_KEYS = ["Delete", "Backspace"];
 const ARROW_KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const MIN_UNIT = 0.5;
 const MAX_UNIT = 2.5;
@@ -357,10 +358,14 @@ export class PointPicker {
 
   // The keyboard
 
-  /** Keys that mean nothing here go on to whoever holds the editor. */
+  /**
+   * Keys that mean nothing here go on to whoever holds the editor. Delete never does: whoever presses it once more than
+   * there are points does not mean to delete the editor.
+   */
   _key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this._isEditable) return;
-    if (!this._handleKey(event)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const isHandled = this._isEditable && this._handleKey(event);
+    if (!isHandled && !DELETE_KEYS.includes(event.key)) return;
     event.preventDefault();
     event.stopPropagation();
   }
@@ -370,7 +375,7 @@ export class PointPicker {
     if (key === "Enter") return this._addInTheMiddle();
     if (key === "[" || key === "]") return this._selectNext(key === "]" ? 1 : -1);
     if (!this._selected) return false;
-    if (key === "Delete" || key === "Backspace") {
+    if (DELETE_KEYS.includes(key)) {
       this._remove(this._selected.index);
       return true;
     }

@@ -1,11 +1,14 @@
-"""Fixtures of the browser tests: one ComfyUI and one Chromium a session, one page a test.
+"""Fixtures of the browser tests: one ComfyUI for each front end and one Chromium a session, one page a test.
 
 MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to test against it.
 MORPH_VUE_NODES=1: draw the nodes as "Nodes 2.0" does, which is unfinished in older front ends.
+MORPH_NEWEST_FRONT_END: the `static` folder of the newest comfyui-frontend-package, for the tests that are run against
+that one too; by default the newest ~/fe/*/comfyui_frontend_package/static.
 MORPH_SCREENSHOTS: a folder to keep the screenshots in; by default it is the test's temporary one.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +47,32 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
     arguments = ("--front-end-root", front_end) if front_end else ()
     with running_comfyui(tmp_path_factory.mktemp("browser"), arguments) as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def newest_comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
+    """ComfyUI with the newest front end, which may be far newer than what this ComfyUI asks for."""
+    if reason := why_comfyui_cannot_run():
+        pytest.skip(reason)
+    front_end = newest_front_end()
+    if front_end is None:
+        pytest.skip(
+            "No newest front end: `pip download comfyui-frontend-package --no-deps`, unzip the wheel, and set "
+            "MORPH_NEWEST_FRONT_END to its comfyui_frontend_package/static."
+        )
+    with running_comfyui(tmp_path_factory.mktemp("newest"), ("--front-end-root", str(front_end))) as host:
+        yield host
+
+
+def newest_front_end() -> Path | None:
+    if configured := os.environ.get("MORPH_NEWEST_FRONT_END"):
+        return Path(configured).expanduser()
+    unpacked = (Path.home() / "fe").glob("*/comfyui_frontend_package/static")
+    return max(unpacked, key=lambda folder: _version(folder.parents[1].name), default=None)
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", name))
 
 
 @pytest.fixture

@@ -36,14 +36,14 @@ WIDGET = "([id, name]) => app.canvas.graph.getNodeById(id).widgets.find((widget)
 SHOW_AT = """([scale, id]) => {
     const { ds } = app.canvas;
     ds.scale = scale;
-    const [x, y] = app.canvas.graph.getNodeById(id).pos;
+    const { pos: [x, y], widgets } = app.canvas.graph.getNodeById(id);
     ds.offset[0] = 120 / scale - x;
-    ds.offset[1] = 150 / scale - y;
+    ds.offset[1] = 150 / scale - y - (scale > 1 ? widgets.at(-1).y : 0);
     app.canvas.setDirty(true, true);
 }"""
 PICKER_OF = """(element, id) => {
     const { widgets } = app.canvas.graph.getNodeById(id);
-    return widgets.find((widget) => widget.name === "point_picker").element === element;
+    return widgets.some((widget) => widget.element === element);
 }"""
 
 
@@ -170,6 +170,6 @@ def add_node(
 
 
 def show_at(comfy_page: ComfyPage, scale: float, node_id: int | str) -> None:
-    """Zoom, with a node near the upper left."""
+    """Zoom, with a node near the upper left, or only its picker where there is no room for more."""
     comfy_page.page.evaluate(SHOW_AT, [scale, node_id])
     comfy_page.page.wait_for_timeout(300)
