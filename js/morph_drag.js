@@ -14,11 +14,12 @@ import { isAlphaOf, isLinked, loadedFile, locatorOf, originOf } from "./upstream
 const NODE = "MorphDragDragLatentOptimize";
 const MIN_HEIGHT = 280;
 const NEW_NODE_HEIGHT = 620;
+const FIRST_WITH_PICKER_IN_VUE_NODES = 1030; // front end 1.30; before, Vue nodes show no DOM widget
 const MAY_HAVE_ALPHA = /\.(png|webp|gif|tiff?|avif)$/i;
 const CONNECT_AN_IMAGE = "Connect an image to pick points on.";
 const RUN_ONCE = "Run once to see the image here, or connect a Load Image.";
 const POINTS_FROM_LINK = "The points come from the link.";
-const MASK_NOT_CONNECTED = "Red is the image's mask; it has no effect until the mask input is connected.";
+const MASK_NOT_CONNECTED = "The red mask has no effect: connect the mask input.";
 
 /** The pickers of the nodes that are in a graph now. */
 const pickers = new Set();
@@ -62,7 +63,7 @@ function attachPicker(node) {
     serialize: false,
   });
   widget.serialize = false;
-  placeSocketOf(points, widget);
+  hideText(points, widget);
   forwardNavigation(picker.element);
   node.setSize([node.size[0], Math.max(node.size[1], NEW_NODE_HEIGHT)]);
 
@@ -70,12 +71,12 @@ function attachPicker(node) {
   const shown = {
     refresh() {
       if (!node.graph || node.graph !== app.canvas.graph) return;
-      const linked = isLinked(node, "points");
-      showText(points, linked, picker.element.isConnected);
+      const isHidden = !isTextBeingLinked();
+      if (points.hidden !== isHidden) points.hidden = isHidden;
       picker.setZoom(app.canvas.ds.scale);
       showImage(picker, node, lastRun);
       picker.setValue(points.value);
-      picker.setReadOnly(linked ? POINTS_FROM_LINK : null);
+      picker.setReadOnly(isLinked(node, "points") ? POINTS_FROM_LINK : null);
     },
   };
   chain(node, "onAdded", () => {
@@ -101,32 +102,30 @@ function chain(node, name, then) {
 }
 
 /**
- * Hide the text, or show it as any other linked text is shown, with its socket and its link.
+ * Hide the text in favour of the picker. Its socket lies at the picker's top then, not upon the next widget's.
  * @param {object} points the text widget
- * @param {boolean} isTextShown
- * @param {boolean} isPickerShown false where a front end cannot show it: the text is then all there is to edit
+ * @param {object} picker the picker's widget
  */
-function showText(points, isTextShown, isPickerShown) {
-  if (points.hidden !== !isTextShown) points.hidden = !isTextShown;
-  // Front ends of the time between look at this one in Vue nodes.
-  const hiddenInVue = !isTextShown && isPickerShown;
-  if (Boolean(points.options.hidden) !== hiddenInVue) points.options.hidden = hiddenInVue;
+function hideText(points, picker) {
+  points.hidden = true;
+  // Front ends between look at this in Vue nodes. Older ones do too, but can show only the text there.
+  if (frontEndVersion() >= FIRST_WITH_PICKER_IN_VUE_NODES) points.options.hidden = true;
   // Older ones leave room for hidden widgets.
-  if (isTextShown) delete points.computeLayoutSize;
-  else points.computeLayoutSize = () => ({ minHeight: 0, maxHeight: 0, minWidth: 0 });
+  points.computeLayoutSize = () => ({ minHeight: 0, maxHeight: 0, minWidth: 0 });
+  Object.defineProperty(points, "y", { get: () => picker.y, set() {}, enumerable: true, configurable: true });
 }
 
-/** The socket of the hidden text lies at the top of the picker, not upon the next widget's socket. */
-function placeSocketOf(points, picker) {
-  let y = points.y;
-  Object.defineProperty(points, "y", {
-    get: () => (points.hidden ? picker.y : y),
-    set(value) {
-      y = value;
-    },
-    enumerable: true,
-    configurable: true,
-  });
+/** Vue nodes have a socket only in a row that is shown: that of `points` is while a text looks for an input. */
+function isTextBeingLinked() {
+  const { isConnecting, state, renderLinks } = app.canvas.linkConnector;
+  const isText = ({ fromSlot }) => fromSlot.type === "STRING";
+  return LiteGraph.vueNodesMode && isConnecting && state.connectingTo === "input" && renderLinks.some(isText);
+}
+
+/** @returns {number} 1.58 is 1058 */
+function frontEndVersion() {
+  const [major, minor] = (globalThis.__COMFYUI_FRONTEND_VERSION__ ?? "").split(".").map(Number);
+  return major * 1000 + minor;
 }
 
 function showImage(picker, node, lastRun) {

@@ -11,7 +11,7 @@ const STAGE_LABEL =
  */
 export function buildPickerElements() {
   loadStyle();
-  const image = made("img", { alt: "", draggable: false });
+  const image = made("img", { alt: "", draggable: false, hidden: true });
   const mask = made("canvas", { hidden: true });
   const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const message = made("div", { className: "message" });
@@ -26,7 +26,8 @@ export function buildPickerElements() {
   const details = made("div", { className: "bar details" });
   details.append(hint, numbers);
 
-  const swap = made("button", { type: "button", textContent: "Swap direction" });
+  const swap = made("button", { type: "button" });
+  swap.append("Swap", made("span", { className: "if-wide", textContent: " direction" }));
   swap.title = "Exchange handle and target: of the selected pair, or of all when none is selected";
   const clear = made("button", { type: "button", textContent: "Clear", title: "Remove all points" });
   const place = made("span", { className: "place", title: "Pixels of the image" });
@@ -51,7 +52,7 @@ function coordinate(end, axis, name) {
 
 function labelled(name, inputs) {
   const group = made("span", { className: "coordinates" });
-  group.append(made("span", { textContent: name }), ...inputs);
+  group.append(made("span", { className: "if-wide", textContent: name }), ...inputs);
   return group;
 }
 

@@ -16,7 +16,7 @@ const TARGET_RADIUS = 7;
 const ARROW_LENGTH = 9;
 const ARROW_WIDTH = 5;
 const GOLDEN_ANGLE = 137.508; // degrees; neighbours in the list, and their neighbours, are far apart in hue
-const FIRST_HUE = 195;
+const FIRST_HUE = 215;
 
 /**
  * The colour of a pair, by its place in the list.
@@ -24,7 +24,7 @@ const FIRST_HUE = 195;
  * @returns {string} CSS
  */
 export function colourOf(index) {
-  return `hsl(${Math.round(FIRST_HUE + index * GOLDEN_ANGLE) % 360} 95% 62%)`;
+  return `oklch(0.8 0.16 ${Math.round(FIRST_HUE + index * GOLDEN_ANGLE) % 360})`; // all equally light: numbers stay dark
 }
 
 /**

@@ -214,6 +214,7 @@ export class PointPicker {
       return;
     }
     this._parts.image.src = shown.src;
+    this._parts.image.hidden = false;
     this._parts.mask.hidden = !(isMasked && picture.showMask);
     this._imageSize = [shown.naturalWidth, shown.naturalHeight];
     this._refreshForImage();
@@ -221,6 +222,7 @@ export class PointPicker {
 
   _showNoPicture() {
     this._parts.image.removeAttribute("src");
+    this._parts.image.hidden = true;
     this._parts.mask.hidden = true;
     this._imageSize = null;
     this._refreshForImage();
@@ -501,7 +503,7 @@ export class PointPicker {
     const pair = this._imageSize && this._selected && this._isEditable ? this._shownPair() : null;
     numbers.hidden = pair === null;
     hint.hidden = pair !== null;
-    hint.textContent = this._hint();
+    hint.textContent = hint.title = this._hint();
     if (pair === null) return;
     chip.textContent = this._selected.index + 1;
     chip.style.background = colourOf(this._selected.index);

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from morph_tests.comfy_host import RUN_TIMEOUT, ComfyHost, PromptRejected, Run, RunLog
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Playwright, Response
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Playwright, Response
 
 CHROMIUM_COMMANDS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM_ARGUMENTS = (
@@ -206,10 +206,28 @@ def open_comfy_page(browser: Browser, host: ComfyHost, settings: Mapping[str, An
 
     `settings` go by the front end's own ids; ComfyUI keeps them for the pages opened after this.
     """
-    context = browser.new_context(viewport=VIEWPORT)
+    with browser_profile(browser) as profile, open_page_of(profile, host, settings) as comfy_page:
+        yield comfy_page
+
+
+@contextmanager
+def browser_profile(browser: Browser) -> Iterator[BrowserContext]:
+    """A new profile, for pages that may share what the browser keeps of the front end's files."""
+    profile = browser.new_context(viewport=VIEWPORT)
     try:
-        comfy_page = ComfyPage(context.new_page(), host)
+        yield profile
+    finally:
+        profile.close()
+
+
+@contextmanager
+def open_page_of(profile: BrowserContext, host: ComfyHost, settings: Mapping[str, Any]) -> Iterator[ComfyPage]:
+    """As `open_comfy_page`, in a profile from which earlier pages' workflows are forgotten."""
+    page = profile.new_page()
+    try:
+        page.add_init_script("localStorage.clear()")
+        comfy_page = ComfyPage(page, host)
         comfy_page.open(settings)
         yield comfy_page
     finally:
-        context.close()
+        page.close()

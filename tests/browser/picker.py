@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ NODE = "MorphDragDragLatentOptimize"
 Point = tuple[float, float]
 
 IMAGES = {"wide.png": (300, 200), "tall.png": (120, 480), "masked.png": (300, 200), "folder/deep.png": (64, 64)}
+ELEMENT_TIMEOUT = 5.0  # seconds
 MASKED = (150, 50, 250, 150)  # left, top, right, bottom
 
 ADD_NODES = """([kind, place, links, image]) => {
@@ -37,7 +39,7 @@ SHOW_AT = """([scale, id]) => {
     const { ds } = app.canvas;
     ds.scale = scale;
     const { pos: [x, y], widgets } = app.canvas.graph.getNodeById(id);
-    ds.offset[0] = 120 / scale - x;
+    ds.offset[0] = 400 / scale - x;
     ds.offset[1] = 150 / scale - y - (scale > 1 ? widgets.at(-1).y : 0);
     app.canvas.setDirty(true, true);
 }"""
@@ -72,10 +74,14 @@ class Picker:
 
     @property
     def element(self) -> Locator:
+        """The picker's element; Vue nodes take a moment to show it."""
         pickers = self.page.locator(".morph-point-picker")
-        for index in range(pickers.count()):
-            if pickers.nth(index).evaluate(PICKER_OF, self.node_id):
-                return pickers.nth(index)
+        deadline = time.monotonic() + ELEMENT_TIMEOUT
+        while time.monotonic() < deadline:
+            for index in range(pickers.count()):
+                if pickers.nth(index).evaluate(PICKER_OF, self.node_id):
+                    return pickers.nth(index)
+            self.page.wait_for_timeout(100)
         raise LookupError(f"Node {self.node_id} shows no picker; the page shows {pickers.count()}.")
 
     @property
@@ -170,6 +176,6 @@ def add_node(
 
 
 def show_at(comfy_page: ComfyPage, scale: float, node_id: int | str) -> None:
-    """Zoom, with a node near the upper left, or only its picker where there is no room for more."""
+    """Zoom, with a node and what is to the left of it in view; at high zoom only its picker."""
     comfy_page.page.evaluate(SHOW_AT, [scale, node_id])
     comfy_page.page.wait_for_timeout(300)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from morph_tests.browser.driver import RUN_BUTTON, ComfyPage, open_comfy_page
+from morph_tests.browser.driver import RUN_BUTTON, ComfyPage, browser_profile, open_page_of
 from morph_tests.browser.picker import NODE, Picker, Point, add_node, pairs_in, show_at, write_images
 from morph_tests.comfy_host import ComfyHost
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext
 
 FRONT_ENDS = {"installed": "comfyui", "newest": "newest_comfyui"}
 OLD_WORKFLOW = Path(__file__).parent / "workflows" / "drag_first_version.json"
@@ -42,6 +42,14 @@ SHOWS_WEBCAM = """async () => {
 LOSE_CAPTURE = """(drawing) => {
     for (let id = 0; id < 20; id++) if (drawing.hasPointerCapture(id)) drawing.releasePointerCapture(id);
 }"""
+SOCKETS = """([from, to]) => {
+    const { ds, canvas } = app.canvas;
+    const { left, top } = canvas.getBoundingClientRect();
+    const onScreen = ([x, y]) => [(x + ds.offset[0]) * ds.scale + left, (y + ds.offset[1]) * ds.scale + top];
+    const target = app.graph.getNodeById(to);
+    const points = target.inputs.findIndex((input) => input.name === "points");
+    return [onScreen(app.graph.getNodeById(from).getOutputPos(0)), onScreen(target.getInputPos(points))];
+}"""
 PATIENCE = 8000  # milliseconds
 NODE_OF = f"app.graph.nodes.find((node) => node.comfyClass === '{NODE}')"
 
@@ -62,12 +70,18 @@ UNFINISHED = "Vue nodes of this front end show no DOM widget: ComfyUI's own Webc
 UNFINISHED_AT: set[tuple[str, str]] = set()
 
 
+@pytest.fixture(scope="module")
+def profile(chromium: "Browser") -> "Iterator[BrowserContext]":
+    with browser_profile(chromium) as opened:
+        yield opened
+
+
 @pytest.fixture
-def page(chromium: "Browser", host: ComfyHost, renderer: str) -> Iterator[ComfyPage]:
+def page(profile: "BrowserContext", host: ComfyHost, renderer: str) -> Iterator[ComfyPage]:
     """An empty graph. Skipped where Vue nodes show no DOM widget, which a test below demonstrates."""
     if (host.url, renderer) in UNFINISHED_AT:
         pytest.skip(UNFINISHED)
-    with open_comfy_page(chromium, host, settings_for(renderer)) as opened:
+    with open_page_of(profile, host, settings_for(renderer)) as opened:
         opened.page.set_default_timeout(PATIENCE)
         opened.page.evaluate("() => app.graph.clear()")
         if renderer == "vue" and not opened.page.evaluate(SHOWS_DOM_WIDGETS):
@@ -141,7 +155,7 @@ def test_pointer_places_moves_and_removes(picker: Picker, screenshots: Path, req
     picker.click(A[0], button="right")
     assert picker.pairs() == near(picker, (C[0], B[1]))
     assert picker.page.locator(".litecontextmenu, [role=menu]").count() == 0
-    picker.element.get_by_role("button", name="Swap direction").click()
+    picker.element.get_by_role("button", name="Swap").click()
     assert picker.pairs() == near(picker, (B[1], C[0]))
     picker.element.get_by_role("button", name="Clear").click()
     assert picker.text() == ""
@@ -330,7 +344,7 @@ def test_mask_is_shown(page: ComfyPage, screenshots: Path, request: pytest.Fixtu
     assert mask.is_visible()
     assert mask.evaluate(tint, [200, 100])[3] > 80
     assert mask.evaluate(tint, [50, 100])[3] == 0
-    assert "no effect until" in picker.element.locator(".hint").inner_text()
+    assert "no effect" in picker.element.locator(".hint").inner_text()
     page.page.screenshot(path=screenshots / f"{request.node.callspec.id}-mask.png")
 
     connect = "([from, slot, to]) => app.graph.getNodeById(from).connect(slot, app.graph.getNodeById(to), 'mask')"
@@ -422,13 +436,19 @@ def test_texts_of_others(picker: Picker, screenshots: Path, request: pytest.Fixt
     picker.place(A)
     assert picker.pairs() == near(picker, A)
 
+
+def test_points_can_come_from_a_link(picker: Picker, screenshots: Path, request: pytest.FixtureRequest) -> None:
+    picker.place(A)
     page = picker.comfy_page
     add_node(page, "PreviewImage", (900, 0), [(picker.node_id, 1, "images")])
-    source = add_node(page, "PrimitiveString", (-360, 400))
-    page.page.evaluate(
-        "([from, to]) => app.graph.getNodeById(from).connect(0, app.graph.getNodeById(to), 'points')",
-        [source, picker.node_id],
-    )
+    source = add_node(page, "PrimitiveString", (-300, 420))
+    show_at(page, 0.7, picker.node_id)
+    start, end = page.page.evaluate(SOCKETS, [source, picker.node_id])
+    page.page.mouse.move(*start)
+    page.page.mouse.down()
+    page.page.mouse.move(*end, steps=8)
+    page.page.wait_for_timeout(200)
+    page.page.mouse.up()
     picker.wait_for_message("The points come from the link")
     page.page.wait_for_timeout(300)
     picker.page.screenshot(path=screenshots / f"{request.node.callspec.id}-linked.png")
@@ -510,8 +530,8 @@ def test_graph_is_navigated_over_the_picker(picker: Picker) -> None:
     assert picker.pairs() == near(picker, A)
 
 
-def test_vue_nodes_without_dom_widgets_leave_the_text(chromium: "Browser", host: ComfyHost) -> None:
-    with open_comfy_page(chromium, host, settings_for("vue")) as page:
+def test_vue_nodes_without_dom_widgets_leave_the_text(profile: "BrowserContext", host: ComfyHost) -> None:
+    with open_page_of(profile, host, settings_for("vue")) as page:
         page.page.evaluate("() => app.graph.clear()")
         if page.page.evaluate(SHOWS_DOM_WIDGETS):
             pytest.skip("Vue nodes of this front end show the picker.")
