@@ -34,7 +34,7 @@ app.registerExtension({
     const drawForeground = canvas.onDrawForeground;
     canvas.onDrawForeground = function (...drawing) {
       drawForeground?.apply(this, drawing);
-      for (const picker of pickers) picker.refresh();
+      pickers.forEach(refreshSafely);
     };
     api.addEventListener("executed", () => canvas.setDirty(true, true));
   },
@@ -43,6 +43,16 @@ app.registerExtension({
     if (node.comfyClass === NODE) attachPicker(node);
   },
 });
+
+/** An error in a frame would come again in every frame and stop the whole graph from being drawn. */
+function refreshSafely(shown) {
+  try {
+    shown.refresh();
+  } catch (error) {
+    pickers.delete(shown);
+    console.error("The point picker has stopped following the graph:", error);
+  }
+}
 
 function attachPicker(node) {
   const points = node.widgets.find((widget) => widget.name === "points");

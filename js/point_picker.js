@@ -14,26 +14,26 @@ import {
   normalisedToPixels,
   pixelsToNormalised,
 } from "./point_geometry.js";
-import { drawMask } from "./mask_overlay.js";
-import { arrow, colourOf, unfinishedArrow } from "./point_drawing.js";
+import { arrow, unfinishedArrow } from "./point_drawing.js";
 import { buildPickerElements } from "./picker_elements.js";
+import { PairNumbers } from "./pair_numbers.js";
+import { PictureView } from "./picture_view.js";
 import { formatPoints, parsePoints } from "./point_value.js";
 
 /**
  * @typedef {import("./point_geometry.js").Point} Point
  * @typedef {import("./point_value.js").Pair} Pair
- * @typedef {{url: string, opaqueUrl?: string, showMask?: boolean}} Picture `opaqueUrl` is for images that may have an
- *   alpha channel: the same image without it. What is transparent is tinted where `showMask` is set.
+ * @typedef {import("./picture_view.js").Picture} Picture
  */
 
 const GRAB_RADIUS = 13; // screen pixels
 const DRAG_THRESHOLD = 4; // screen pixels; less is a click
 const EDGE_TOLERANCE = 6; // screen pixels beside the image that still mean its edge
 const NEW_PAIR_LENGTH = 0.1; // of the image's width, when the keyboard makes a pair
-const MASK_TINT = "rgb(255 60 60 / 45%)";
 const LARGE_STEP = 10; // image pixels, with Shift
 const DELETE_KEYS = ["Delete", "Backspace"];
 const ARROW_KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const CHOICE_KEYS = { "[": -1, "]": 1, PageUp: -1, PageDown: 1 }; // not every keyboard has brackets at hand
 const MIN_UNIT = 0.5;
 const MAX_UNIT = 2.5;
 
@@ -50,8 +50,6 @@ export class PointPicker {
     this._pairs = [];
     this._problem = null;
     this._needsImage = false;
-    this._picture = null;
-    this._imageSize = null;
     this._placeholder = "";
     this._maskNote = "";
     this._readOnlyReason = null;
@@ -61,6 +59,8 @@ export class PointPicker {
     this._nudged = false;
 
     this._parts = buildPickerElements();
+    this._picture = new PictureView(this._parts.image, this._parts.mask, () => this._read());
+    this._numbers = new PairNumbers(this._parts, (end, pixels) => this._enter(end, pixels));
     /** The editor; it fills whatever it is put in. */
     this.element = this._parts.root;
     this._listen();
@@ -96,16 +96,10 @@ export class PointPicker {
    * @param {string} placeholder what to do to see an image
    */
   setPicture(picture, placeholder) {
-    const isSame = picture?.url === this._picture?.url && picture?.showMask === this._picture?.showMask;
-    if (isSame && placeholder === this._placeholder) return;
+    this._picture.show(picture);
+    if (placeholder === this._placeholder) return;
     this._placeholder = placeholder;
-    if (isSame) {
-      this._draw();
-      return;
-    }
-    this._picture = picture;
-    if (picture) this._load(picture);
-    else this._showNoPicture();
+    this._draw();
   }
 
   /**
@@ -150,6 +144,10 @@ export class PointPicker {
     this._gesture = unfinished && { kind: "unfinished", handle: unfinished, towards: null };
     if (this._selected && this._selected.index >= pairs.length) this._selected = null;
     this._draw();
+  }
+
+  get _imageSize() {
+    return this._picture.size;
   }
 
   get _isEditable() {
@@ -201,38 +199,6 @@ export class PointPicker {
     );
   }
 
-  // The image
-
-  async _load(picture) {
-    const image = await loaded(picture.url);
-    if (picture !== this._picture) return; // another one was asked for meanwhile
-    const isMasked = image !== null && Boolean(picture.opaqueUrl) && drawMask(this._parts.mask, image, MASK_TINT);
-    const shown = isMasked ? await loaded(picture.opaqueUrl) : image;
-    if (picture !== this._picture) return;
-    if (shown === null) {
-      this._showNoPicture();
-      return;
-    }
-    this._parts.image.src = shown.src;
-    this._parts.image.hidden = false;
-    this._parts.mask.hidden = !(isMasked && picture.showMask);
-    this._imageSize = [shown.naturalWidth, shown.naturalHeight];
-    this._refreshForImage();
-  }
-
-  _showNoPicture() {
-    this._parts.image.removeAttribute("src");
-    this._parts.image.hidden = true;
-    this._parts.mask.hidden = true;
-    this._imageSize = null;
-    this._refreshForImage();
-  }
-
-  _refreshForImage() {
-    this._gesture = null;
-    this._read();
-  }
-
   // Places
 
   get _boxSize() {
@@ -263,7 +229,7 @@ export class PointPicker {
   // The pointer
 
   _listen() {
-    const { stage, drawing, clear, swap, inputs } = this._parts;
+    const { stage, drawing, clear, swap } = this._parts;
     drawing.addEventListener("pointerdown", (event) => this._press(event));
     drawing.addEventListener("pointermove", (event) => this._move(event));
     drawing.addEventListener("pointerup", (event) => this._release(event));
@@ -276,14 +242,11 @@ export class PointPicker {
     stage.addEventListener("blur", () => this._endNudge());
     clear.addEventListener("click", () => this._clear());
     swap.addEventListener("click", () => this._swap());
-    for (const input of inputs) {
-      input.addEventListener("change", () => this._enter(input));
-      input.addEventListener("keydown", (event) => this._inputKey(event, input));
-    }
   }
 
   _press(event) {
-    if (event.button !== 0 || !this._isEditable) return;
+    const isClick = event.button === 0 && !event.ctrlKey; // with Control it is a Mac's right click
+    if (!isClick || !event.isPrimary || !this._isEditable) return;
     this._parts.stage.focus({ preventScroll: true });
     const start = [event.clientX, event.clientY];
     if (this._gesture?.kind === "unfinished") {
@@ -316,6 +279,7 @@ export class PointPicker {
   }
 
   _move(event) {
+    if (!event.isPrimary) return;
     this._showPlace(event);
     if (this._isDragging && !(event.buttons & 1)) this._cancelDrag();
     const gesture = this._gesture;
@@ -333,7 +297,7 @@ export class PointPicker {
   }
 
   _release(event) {
-    if (event.button !== 0 || !this._isDragging) return;
+    if (event.button !== 0 || !event.isPrimary || !this._isDragging) return;
     const { kind, isUnderWay, position, handle, index, end } = this._gesture;
     this._gesture = null;
     if (kind === "move" && isUnderWay) this._edit(this._moved(index, end, position));
@@ -375,7 +339,7 @@ export class PointPicker {
   _handleKey({ key, shiftKey }) {
     if (key === "Escape") return this._stepBack();
     if (key === "Enter") return this._addInTheMiddle();
-    if (key === "[" || key === "]") return this._selectNext(key === "]" ? 1 : -1);
+    if (key in CHOICE_KEYS) return this._selectNext(CHOICE_KEYS[key]);
     if (!this._selected) return false;
     if (DELETE_KEYS.includes(key)) {
       this._remove(this._selected.index);
@@ -429,21 +393,9 @@ export class PointPicker {
 
   // The numbers
 
-  _enter({ value, dataset }) {
+  _enter(end, pixels) {
     if (!this._selected || !this._isEditable) return;
-    const { index } = this._selected;
-    const pixels = normalisedToPixels(this._pairs[index][dataset.end], this._imageSize);
-    if (value.trim() !== "" && Number.isFinite(Number(value))) pixels[dataset.axis] = Number(value);
-    this._edit(this._moved(index, dataset.end, pixelsToNormalised(pixels, this._imageSize)));
-  }
-
-  /** Enter and Escape are for the number; ComfyUI leaves other keys to a text field by itself. */
-  _inputKey(event, input) {
-    if (event.key !== "Escape" && event.key !== "Enter") return;
-    event.stopPropagation();
-    if (event.key === "Escape") this._showNumbers();
-    else input.dispatchEvent(new Event("change"));
-    this._parts.stage.focus({ preventScroll: true });
+    this._edit(this._moved(this._selected.index, end, pixelsToNormalised(pixels, this._imageSize)));
   }
 
   // The view
@@ -499,19 +451,11 @@ export class PointPicker {
   }
 
   _showNumbers() {
-    const { numbers, chip, inputs, hint } = this._parts;
+    const { hint } = this._parts;
     const pair = this._imageSize && this._selected && this._isEditable ? this._shownPair() : null;
-    numbers.hidden = pair === null;
+    this._numbers.show(pair, this._selected?.index, this._imageSize);
     hint.hidden = pair !== null;
     hint.textContent = hint.title = this._hint();
-    if (pair === null) return;
-    chip.textContent = this._selected.index + 1;
-    chip.style.background = colourOf(this._selected.index);
-    for (const input of inputs) {
-      const axis = Number(input.dataset.axis);
-      input.max = this._imageSize[axis];
-      input.value = Math.round(normalisedToPixels(pair[input.dataset.end], this._imageSize)[axis] * 100) / 100;
-    }
   }
 
   _shownPair() {
@@ -524,7 +468,7 @@ export class PointPicker {
   _hint() {
     if (!this._isEditable) return "";
     if (this._gesture) return "Now its target: click or drag. Esc cancels.";
-    if (!this._parts.mask.hidden && this._maskNote) return this._maskNote;
+    if (this._picture.isMaskShown && this._maskNote) return this._maskNote;
     if (this._pairs.length === 0) return "Click a handle, then its target. Or drag from one to the other.";
     return "Drag ends to move them. Right click removes a pair.";
   }
@@ -533,17 +477,5 @@ export class PointPicker {
     const isShown = event !== null && this._imageSize !== null && (this._isDragging || this._isOnImage(event));
     const pixels = isShown ? normalisedToPixels(this._normalised(event), this._imageSize) : null;
     this._parts.place.textContent = pixels ? `x ${pixels[0].toFixed(1)}  y ${pixels[1].toFixed(1)}` : "";
-  }
-}
-
-/** @returns {Promise<HTMLImageElement | null>} null where there is no such image */
-async function loaded(url) {
-  const image = new Image();
-  image.src = url;
-  try {
-    await image.decode();
-    return image;
-  } catch {
-    return null;
   }
 }

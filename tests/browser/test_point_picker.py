@@ -105,10 +105,10 @@ def picker(page: ComfyPage) -> Picker:
     return made
 
 
-def near(picker: Picker, *pairs: tuple[Point, Point], places: float = 1.0) -> Any:
-    """The pairs, as exactly as a pointer can aim: to a pixel of the screen, or half one of the image."""
+def near(picker: Picker, *pairs: tuple[Point, Point], aim: float = 1.0) -> Any:
+    """The pairs to half a pixel of the image, or to `aim` pixels of the screen where that is less exact."""
     width, height = picker.size
-    pixels = max(0.5, places * picker.screen_pixel())
+    pixels = max(0.5, aim * picker.screen_pixel())
     return [
         tuple((pytest.approx(x, abs=pixels / width), pytest.approx(y, abs=pixels / height)) for x, y in pair)
         for pair in pairs
@@ -204,7 +204,7 @@ def test_keyboard_and_numbers(picker: Picker) -> None:
 
     stage = picker.element.get_by_role("application")
     stage.focus()
-    for key in ("[", "[", "ArrowRight", "Shift+ArrowDown"):  # from the second pair's target to the first's
+    for key in ("[", "PageUp", "ArrowRight", "Shift+ArrowDown"):  # from the second pair's target to the first's
         picker.page.keyboard.press(key)
     moved = (A[0], (A[1][0] + 1 / 300, A[1][1] + 10 / 200))
     assert picker.pairs()[:1] == near(picker, moved)
@@ -260,7 +260,7 @@ def test_prompt_holds_the_clicked_points_at_any_zoom_and_size(picker: Picker) ->
         picker.drag(*B)
         prompt = prompt_of(picker.comfy_page)
         (node,) = (node for node in prompt.values() if node["class_type"] == NODE)
-        assert pairs_in(node["inputs"]["points"]) == near(picker, A, B, places=0.5), (scale, size)
+        assert pairs_in(node["inputs"]["points"]) == near(picker, A, B, aim=0), (scale, size)
         assert json.loads(node["inputs"]["points"])["size"] == [300, 200]
         assert not any("picker" in name for name in node["inputs"])
         picker.set_text("")

@@ -1,0 +1,70 @@
+/**
+ * Shows an image, and tints what its alpha channel masks: transparent is masked in ComfyUI.
+ *
+ * @typedef {{url: string, opaqueUrl?: string, showMask?: boolean}} Picture `opaqueUrl` is for images that may have an
+ *   alpha channel: the same image without it. What is transparent is tinted where `showMask` is set.
+ */
+
+import { drawMask } from "./mask_overlay.js";
+
+const MASK_TINT = "rgb(255 60 60 / 45%)";
+
+export class PictureView {
+  /**
+   * @param {HTMLImageElement} image
+   * @param {HTMLCanvasElement} mask
+   * @param {() => void} onShown another image is shown now, or none
+   */
+  constructor(image, mask, onShown) {
+    this._image = image;
+    this._mask = mask;
+    this._onShown = onShown;
+    this._picture = null;
+    /** @type {[number, number] | null} width and height of what is shown; null when nothing is */
+    this.size = null;
+  }
+
+  get isMaskShown() {
+    return !this._mask.hidden;
+  }
+
+  /**
+   * Show a picture as soon as it is loaded; nothing, if there is none or it cannot be loaded.
+   * @param {Picture | null} picture
+   */
+  show(picture) {
+    if (picture?.url === this._picture?.url && picture?.showMask === this._picture?.showMask) return;
+    this._picture = picture;
+    if (picture) this._load(picture);
+    else this._display(null, false);
+  }
+
+  async _load(picture) {
+    const image = await loaded(picture.url);
+    if (picture !== this._picture) return; // another one was asked for meanwhile
+    const isMasked = image !== null && Boolean(picture.opaqueUrl) && drawMask(this._mask, image, MASK_TINT);
+    const shown = isMasked ? await loaded(picture.opaqueUrl) : image;
+    if (picture === this._picture) this._display(shown, isMasked && picture.showMask);
+  }
+
+  _display(image, isMaskShown) {
+    if (image) this._image.src = image.src;
+    else this._image.removeAttribute("src");
+    this._image.hidden = image === null;
+    this._mask.hidden = !isMaskShown;
+    this.size = image && [image.naturalWidth, image.naturalHeight];
+    this._onShown();
+  }
+}
+
+/** @returns {Promise<HTMLImageElement | null>} null where there is no such image */
+async function loaded(url) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+    return image;
+  } catch {
+    return null;
+  }
+}
