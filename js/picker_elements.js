@@ -2,7 +2,7 @@
 
 const STAGE_LABEL =
   "Point picker. Click to place a handle, then its target. Keys: Enter adds a pair, Page Up and Page Down or brackets " +
-  "choose an end, arrow keys move it by one pixel, with Shift by ten, Delete removes the pair, Escape cancels.";
+  "choose an end, arrow keys move it by one pixel, with Shift by ten, Delete removes its pair, Escape cancels.";
 
 /**
  * @returns {{root: HTMLElement, stage: HTMLElement, image: HTMLImageElement, mask: HTMLCanvasElement,

@@ -24,7 +24,8 @@ const FIRST_HUE = 215;
  * @returns {string} CSS
  */
 export function colourOf(index) {
-  return `oklch(0.8 0.16 ${Math.round(FIRST_HUE + index * GOLDEN_ANGLE) % 360})`; // all equally light: numbers stay dark
+  const hue = Math.round(FIRST_HUE + index * GOLDEN_ANGLE) % 360;
+  return `oklch(0.8 0.16 ${hue})`; // all equally light, for the dark numbers on them
 }
 
 /**

@@ -444,10 +444,13 @@ export class PointPicker {
     if (this._problem) {
       return `These points cannot be shown: ${this._problem}. Their text is kept until you press Clear.`;
     }
-    if (this._imageSize) return "";
+    return this._imageSize ? "" : `${this._placeholder} ${this._kept()}`;
+  }
+
+  _kept() {
+    if (this._needsImage) return "The points are kept.";
     const count = this._pairs.length;
-    const kept = this._needsImage ? "The points are kept." : `${count} ${count === 1 ? "pair" : "pairs"} of points kept.`;
-    return `${this._placeholder}${count > 0 || this._needsImage ? ` ${kept}` : ""}`;
+    return count === 0 ? "" : `${count} ${count === 1 ? "pair" : "pairs"} of points kept.`;
   }
 
   _showNumbers() {

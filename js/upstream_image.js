@@ -3,8 +3,8 @@
  * ComfyUI's graph and changes nothing.
  *
  * @typedef {{filename: string, subfolder: string, type: string}} ImageFile as ComfyUI names a file to /view
- * @typedef {{node: object, slot: number, hosts: object[]}} Origin an output, and the subgraph nodes it lies within, from
- *   the outermost that was entered on the way
+ * @typedef {{node: object, slot: number, hosts: object[]}} Origin an output, and the subgraph nodes that were entered
+ *   on the way to it, the outermost first
  */
 
 const MOST_STEPS = 200; // a loop of reroutes would otherwise never end
@@ -67,7 +67,7 @@ function indexOfInput(node, name) {
   return node.inputs.findIndex((input) => input.name === name);
 }
 
-/** A subgraph node's own `getInputLink` answers with a link inside the subgraph; the base class's with the one outside. */
+/** A subgraph node's own `getInputLink` answers with a link inside it; that of the base class with the one outside. */
 function linkInto(node, index) {
   if (index < 0 || !node.graph) return null;
   return LiteGraph.LGraphNode.prototype.getInputLink.call(node, index);

@@ -85,7 +85,8 @@ test("another version is refused", () => {
 });
 
 test("anything but two numbers is refused as a point", () => {
-  const hostile = [null, "0.5,0.5", 0.5, {}, [], [0.5], [0.5, 0.5, 0.5], ["0.5", "0.5"], [null, 0], [[0.5], 0.5], { x: 0, y: 0 }];
+  const notLists = [null, "0.5,0.5", 0.5, {}, { x: 0, y: 0 }];
+  const hostile = [...notLists, [], [0.5], [0.5, 0.5, 0.5], ["0.5", "0.5"], [null, 0], [[0.5], 0.5]];
   for (const point of hostile) {
     assertRefused(ours([{ handle: point, target: [0, 0] }]), /handle of pair 1 is/);
     assertRefused(ours([PAIRS[0], { handle: [0, 0], target: point }]), /target of pair 2 is/);
