@@ -1,8 +1,8 @@
 /** The elements that a point picker is made of, without any behaviour. */
 
 const STAGE_LABEL =
-  "Point picker. Click to place a handle, then its target. Keys: Enter adds a pair, Page Up and Page Down or brackets " +
-  "choose an end, arrow keys move it by one pixel, with Shift by ten, Delete removes its pair, Escape cancels.";
+  "Point picker. Click to place a handle, then its target. Keys: Enter adds a pair, Page Up and Page Down or " +
+  "brackets choose an end, arrow keys move it by one pixel, with Shift by ten, Delete removes it, Escape cancels.";
 
 /**
  * @returns {{root: HTMLElement, stage: HTMLElement, image: HTMLImageElement, mask: HTMLCanvasElement,
