@@ -186,7 +186,7 @@ def drag(name: str, points: list[list[float]], links: dict[str, str], start: int
     value = json.dumps({"v": 1, "points": pairs}) if pairs else ""
     widgets = {"points": value, "steps": 50, "start_at_step": start, "objective": objective}
     known = {"model": "D model", "positive": "D prompt", "latent": "D noise", "image": "D picture"}
-    return Node(name, "MorphDragDragLatentOptimize", {**known, **links}, widgets, 340, room=300)
+    return Node(name, "MorphDragDragLatentOptimize", {**known, **links}, widgets, 340, room=560)
 
 
 def reference() -> Node:
@@ -434,7 +434,7 @@ def toy_drag() -> Workflow:
     drags = [
         drag("head", [[0.501, 0.621, 0.361, 0.621]], options, start, "GoodDrag"),
         drag("ear", [[0.698, 0.116, 0.798, 0.156]], {**options, "mask": "ear mask"}, start, "GoodDrag"),
-        drag("eye", [[0.399, 0.505, 0.379, 0.415]], {**options, "mask": "eye mask"}, start, "GoodDrag"),
+        drag("eye", [[0.399, 0.505, 0.399, 0.455]], {**options, "mask": "eye mask"}, start, "GoodDrag"),
     ]
     settings = Node("options", "MorphDragDragOptions", {}, {"reach": 0.75, "mask_weight": 1.0}, 270)
     black = Node("black", "SolidMask", {}, {"value": 0.0, "width": 64, "height": 64}, NARROW)
