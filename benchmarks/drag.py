@@ -154,6 +154,16 @@ def table(results: list[tuple[str, dict[str, Tensor]]]) -> str:
     return "\n".join(lines)
 
 
+def asked_row(tasks: list[Task]) -> str:
+    """The last row of the table: how far each kind of drag is asked to go, in pixels, medians."""
+    asked = {kind: [] for kind in KINDS_OF_DRAG}
+    for task in tasks:
+        way = (task.points.targets - task.points.handles) * IMAGE_SIZE
+        asked[task.name].append(way.norm(dim=1).mean())
+    pixels = [f"{torch.stack(ways).median().item():.1f} px" for ways in asked.values()]
+    return f"| distance asked | | | | {' | '.join(pixels)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drags", type=int, default=32)
@@ -163,6 +173,7 @@ def main() -> None:
     with ProcessPoolExecutor(given.workers) as pool:
         results = list(pool.map(measure_task, range(given.drags), [given.pictures] * given.drags))
     print(table(results))
+    print(asked_row([make_task(place) for place in range(given.drags)]))
 
 
 if __name__ == "__main__":

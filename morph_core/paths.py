@@ -1,6 +1,5 @@
 """The ways of dragged handles, drawn on the picture."""
 
-import colorsys
 import math
 
 import numpy as np
@@ -9,13 +8,31 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 LEAST_SIDE = 512  # pixels of the longer side; smaller pictures are enlarged so that the marks can be told apart
-GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+GOLDEN_ANGLE = 137.508  # degrees
+LIGHTNESS, CHROMA, FIRST_HUE = 0.8, 0.16, 215.0  # OKLCH
+OKLAB_TO_LMS = np.array(
+    [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+)
+LMS_TO_RGB = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
 
 
 def colour_of(number: int) -> tuple[int, int, int]:
-    """The number-th pair's colour, far in hue from its neighbours'."""
-    red, green, blue = colorsys.hsv_to_rgb((0.02 + number * GOLDEN_RATIO) % 1, 0.85, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    """The number-th pair's colour, as in the point picker: equally light, far in hue from its neighbours'.
+
+    From OKLCH to sRGB after Ottosson (2020).
+    """
+    hue = math.radians(round(FIRST_HUE + number * GOLDEN_ANGLE) % 360)
+    lab = np.array([LIGHTNESS, CHROMA * math.cos(hue), CHROMA * math.sin(hue)])
+    linear = (LMS_TO_RGB @ (OKLAB_TO_LMS @ lab) ** 3).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    red, green, blue = (255 * encoded).round().astype(int).tolist()
+    return red, green, blue
 
 
 def draw_paths(image: Tensor, tracks: Tensor, targets: Tensor) -> Image.Image:
