@@ -74,6 +74,14 @@ def install(files: list[Path]) -> None:
     stamp.touch()
 
 
+def fetch_newest_front_end() -> None:
+    """ComfyUI's newest front end beside the one it asks for: the browser tests run on both."""
+    folder = ENVIRONMENT / "newest-front-end"
+    if not folder.exists():
+        package = ["--no-deps", "--target", str(folder), "comfyui-frontend-package"]
+        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *package], check=True)
+
+
 def main() -> int:
     if sys.version_info < (3, 10):  # noqa: UP036 - not installed yet, so nothing else has checked
         print(f"Morph & Drag needs Python 3.10 or newer; this is {sys.version.split()[0]}")
@@ -84,6 +92,8 @@ def main() -> int:
     task, *rest = sys.argv[1:]
     make_environment()
     install(requirements_of(task))
+    if task == "test" and comfyui_requirements():
+        fetch_newest_front_end()
     for command in COMMANDS[task]:
         code = subprocess.run([PYTHON, *command, *rest], cwd=ROOT).returncode
         if code:

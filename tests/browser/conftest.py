@@ -3,12 +3,12 @@
 MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to test against it.
 MORPH_VUE_NODES=1: draw the nodes as "Nodes 2.0" does, which is unfinished in older front ends.
 MORPH_NEWEST_FRONT_END: the `static` folder of the newest comfyui-frontend-package, for the tests that are run against
-that one too; by default the newest ~/fe/*/comfyui_frontend_package/static.
+that one too; by default the one that `scripts/dev.py test` installs.
 MORPH_SCREENSHOTS: a folder to keep the screenshots in; by default it is the test's temporary one.
 """
 
 import os
-import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,22 +57,19 @@ def newest_comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHo
     front_end = newest_front_end()
     if front_end is None:
         pytest.skip(
-            "No newest front end: `pip download comfyui-frontend-package --no-deps`, unzip the wheel, and set "
-            "MORPH_NEWEST_FRONT_END to its comfyui_frontend_package/static."
+            "No newest front end: `pip install --no-deps --target FOLDER comfyui-frontend-package`, and set "
+            "MORPH_NEWEST_FRONT_END to FOLDER/comfyui_frontend_package/static."
         )
     with running_comfyui(tmp_path_factory.mktemp("newest"), ("--front-end-root", str(front_end))) as host:
         yield host
 
 
 def newest_front_end() -> Path | None:
+    """The one named in the environment, else the one that `scripts/dev.py` has put beside the installed packages."""
     if configured := os.environ.get("MORPH_NEWEST_FRONT_END"):
         return Path(configured).expanduser()
-    unpacked = (Path.home() / "fe").glob("*/comfyui_frontend_package/static")
-    return max(unpacked, key=lambda folder: _version(folder.parents[1].name), default=None)
-
-
-def _version(name: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", name))
+    installed = Path(sys.prefix) / "newest-front-end" / "comfyui_frontend_package" / "static"
+    return installed if installed.is_dir() else None
 
 
 @pytest.fixture
