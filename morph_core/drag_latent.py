@@ -20,7 +20,7 @@ from .tracking import motion_loss, track_points
 
 Objective = Literal["DragDiffusion", "GoodDrag"]
 OnDrag = Callable[[int, int, Tensor], None]
-"""Called before every update with (updates done, updates at most, handles (N, 2) now as shares of the image)."""
+"""Called before every update and after a level's last with (updates done, at most, handles (N, 2) in shares)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def published(objective: str) -> DragLatent:
 class DragResult:
     """original, dragged: (1, C, h, w) at the noise level `level` steps below that of the input.
 
-    tracks: (I, N, 2), where each handle was found before every update and at the end, as shares of the image.
+    tracks: (I, N, 2), where each handle was found before every update and at each level's end, as shares of the image.
     losses: one a update. remaining: (N,), the last distance to each target in cells of the feature map.
     """
 
@@ -116,6 +116,7 @@ def drag_latent(
     levels than there are steps.
     """
     config = config or DragLatent()
+    x = x.float()
     if len(x) != 1:
         raise InvalidInput(f"a drag is of one image, got a batch of {len(x)}")
     if config.levels >= len(sigmas):
@@ -161,6 +162,7 @@ class _Level:
         self.targets = to_grid(points.targets.to(original), self.size)
         self.following = None if x0 is None else _next_z(original, x0, sigmas)
 
+    @torch.enable_grad()
     def optimise(
         self, dragged: Tensor, handles: Tensor, losses: list[float], note: Callable[[Tensor], None]
     ) -> tuple[Tensor, Tensor]:
@@ -179,8 +181,10 @@ class _Level:
             if (self._distances(places) < config.reach).all():
                 break
             loss = self._loss(features, None if x0 is None else _next_z(z * scale, x0, self.sigmas), places)
+            if not torch.isfinite(loss):
+                raise InvalidInput(f"the model's features are not finite after {len(losses)} updates; use float32")
             optimiser.zero_grad()
-            scaler.scale(loss).backward()
+            scaler.scale(loss).backward(inputs=[z])  # nothing stays on the network's own weights
             scaler.step(optimiser)
             scaler.update()
             losses.append(loss.item())
@@ -216,6 +220,8 @@ class _Level:
 
 def _kept_cells(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """(1, 1, h, w), 1 for the cells that must not change: those no pixel of which may. None when all may."""
+    if mask is not None and (mask.ndim != 4 or mask.shape[:2] != (1, 1)):
+        raise InvalidInput(f"mask must be of shape (1, 1, H, W), got {tuple(mask.shape)}")
     if mask is None or not mask.any():
         return None
     kept = 1 - adaptive_max_pool2d((mask > 0).to(x), x.shape[-2:])

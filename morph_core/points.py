@@ -77,7 +77,9 @@ def _pairs(value: Any) -> list[Any]:
             'points must be JSON like {"v": 1, "points": [{"handle": [0.5, 0.5], "target": [0.6, 0.5]}]}'
         )
     if value.get("v", VERSION) != VERSION:
-        raise InvalidInput(f"points has version {value['v']!r}, this is for version {VERSION}; update Morph & Drag")
+        raise InvalidInput(
+            f"points has version {_short(value['v'])}, this is for version {VERSION}; update Morph & Drag"
+        )
     pairs = []
     for number, pair in enumerate(value["points"], 1):
         if not isinstance(pair, dict):
@@ -160,9 +162,9 @@ def seen_by_vae(image: tuple[int, int], latent: tuple[int, int]) -> CentreCrop:
 
     Raises `InvalidInput` when the latent cannot be that image's.
     """
-    cells = [whole // cell for whole, cell in zip(image, latent, strict=True)]
-    crop = (cells[0] * latent[0], cells[1] * latent[1])
-    if cells[0] != cells[1] or not cells[0] or max(image[0] - crop[0], image[1] - crop[1]) >= cells[0]:
+    cell = min(whole // cells for whole, cells in zip(image, latent, strict=True))  # its side in pixels
+    crop = (cell * latent[0], cell * latent[1])
+    if not cell or max(image[0] - crop[0], image[1] - crop[1]) >= cell:
         raise InvalidInput(
             f"image is {image[0]}x{image[1]} pixels but latent is {latent[0]}x{latent[1]} cells, which is no "
             "image of that size and shape; connect the image that was encoded"

@@ -169,8 +169,12 @@ def test_on_a_map_one_cell_wide_points_move_along_it(height, width):
     after = before.roll(2, dims=2 if width == 1 else 3)
     handle = 4 * along
     assert torch.equal(track_points(before, after, handle[None], handle[None], radius=3)[0], 6 * along)
-    loss = motion_loss(after, handle[None], 2 * along[None], before, handle[None], radius=1)
-    assert loss.abs().max() < 1e-5
+    after.requires_grad_()
+    moved, not_moved = (motion_loss(after, handle[None], n * along[None], before, handle[None], 1) for n in (2, 3))
+    assert moved.item() < 1e-5 and not_moved.item() > 0.5
+    not_moved.backward()
+    assert torch.isfinite(after.grad).all()
+    assert (after.grad.abs().amax(1).flatten() > 0.01).tolist() == [6 <= i <= 8 for i in range(9)]
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3])
@@ -197,12 +201,15 @@ def test_at_the_border_the_loss_is_of_the_cells_on_the_map(place):
     assert losses.tolist() == pytest.approx([0.5 * 9], rel=1e-5)
 
 
-def test_cells_off_the_map_in_either_place_do_not_count():
-    reference = features()
-    wanted, found = reference[0, :, 4:7, 1:3], reference[0, :, 4:7, 0:2]  # x = 0 goes to −1, which there is not
-    expected = 9 * (wanted - found).abs().mean()
-    loss = motion_loss(reference, points([1, 5]), points([-1, 0]), reference, points([1, 5]), 1)
-    torch.testing.assert_close(loss[0], expected)
+@pytest.mark.parametrize(("from_x", "to_x"), [(1, 0), (0, 1), (15, 14), (14, 15)])
+def test_cells_off_the_map_in_either_place_do_not_count(from_x, to_x):
+    reference, current = features(), features(seed=2)
+    kept = [dx for dx in (-1, 0, 1) if 0 <= from_x + dx < WIDTH and 0 <= to_x + dx < WIDTH]
+    wanted = reference[0, :, 4:7, [from_x + dx for dx in kept]]
+    found = current[0, :, 4:7, [to_x + dx for dx in kept]]
+    loss = motion_loss(current, points([from_x, 5]), points([to_x - from_x, 0]), reference, points([from_x, 5]), 1)
+    assert len(kept) == 2
+    torch.testing.assert_close(loss[0], 9 * (wanted - found).abs().mean())
 
 
 def test_points_losses_do_not_depend_on_each_other():
@@ -211,7 +218,10 @@ def test_points_losses_do_not_depend_on_each_other():
     handles = torch.rand(200, 2, generator=generator) * torch.tensor([WIDTH - 1, HEIGHT - 1])
     steps = torch.randn(200, 2, generator=generator)
     together = motion_loss(current, handles, steps, reference, handles, 2)
-    alone = [motion_loss(current, handles[i : i + 1], steps[i : i + 1], reference, handles[i : i + 1], 2) for i in (0, 9, 199)]
+    alone = [
+        motion_loss(current, handles[i : i + 1], steps[i : i + 1], reference, handles[i : i + 1], 2)
+        for i in (0, 9, 199)
+    ]
     torch.testing.assert_close(together[[0, 9, 199]], torch.cat(alone))
 
 
