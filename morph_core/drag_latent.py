@@ -5,6 +5,7 @@ does so at one noise level, against the features where the handle is now; GoodDr
 against the features where the handle began.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,6 +22,9 @@ from .tracking import motion_loss, track_points
 Objective = Literal["DragDiffusion", "GoodDrag"]
 OnDrag = Callable[[int, int, Tensor], None]
 """Called before every update and after a level's last with (updates done, at most, handles (N, 2) in shares)."""
+
+WHOLE = ("iterations", "motion_radius", "tracking_radius", "drags_per_tracking", "levels")
+ABOVE_0 = ("iterations", "learning_rate", "drag_distance", "tracking_radius", "drags_per_tracking", "levels", "reach")
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,14 @@ class DragLatent:
     def __post_init__(self) -> None:
         if self.objective not in PUBLISHED:
             raise InvalidInput(f"objective must be one of {', '.join(PUBLISHED)}; got {self.objective!r}")
-        for name in (
-            "iterations",
-            "learning_rate",
-            "drag_distance",
-            "tracking_radius",
-            "drags_per_tracking",
-            "levels",
-            "reach",
-        ):
-            if not getattr(self, name) > 0:
+        for name in WHOLE:
+            if getattr(self, name) != int(getattr(self, name)):
+                raise InvalidInput(f"{name} must be a whole number, got {getattr(self, name)}")
+        for name in ABOVE_0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("motion_radius", "mask_weight"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name} must not be negative, got {getattr(self, name)}")
 
 
@@ -120,7 +119,10 @@ def drag_latent(
     if len(x) != 1:
         raise InvalidInput(f"a drag is of one image, got a batch of {len(x)}")
     if config.levels >= len(sigmas):
-        raise InvalidInput(f"levels is {config.levels} but only {len(sigmas) - 1} sampling steps remain")
+        raise InvalidInput(
+            f"levels is {config.levels} but only {len(sigmas) - 1} sampling steps remain; take more steps, start "
+            "earlier, or drag at fewer levels"
+        )
     kept = _kept_cells(mask, x)
     original, dragged, handles = x, x, points.handles.to(x)
     tracks: list[Tensor] = []
@@ -155,19 +157,21 @@ class _Level:
         kept: Tensor | None,
     ) -> None:
         self.read, self.sigmas, self.config, self.kept = read, sigmas, config, kept
+        self.scale = (sigmas[0] ** 2 + 1) ** 0.5
+        start = original / self.scale * self.scale  # as the first update sees it, so that nothing has changed by then
         with torch.no_grad():
-            self.features, x0 = read(original, sigmas[0], kept is not None)
+            self.features, x0 = read(start, sigmas[0], kept is not None)
         self.size: tuple[int, int] = tuple(self.features.shape[-2:])  # type: ignore[assignment]
         self.origins = to_grid(points.handles.to(original), self.size)
         self.targets = to_grid(points.targets.to(original), self.size)
-        self.following = None if x0 is None else _next_z(original, x0, sigmas)
+        self.following = None if x0 is None else _next_z(start, x0, sigmas)
 
     @torch.enable_grad()
     def optimise(
         self, dragged: Tensor, handles: Tensor, losses: list[float], note: Callable[[Tensor], None]
     ) -> tuple[Tensor, Tensor]:
         """The dragged latent and its handles (shares of the image) after this level; appends each update's loss."""
-        config, scale = self.config, (self.sigmas[0] ** 2 + 1) ** 0.5
+        config, scale = self.config, self.scale
         z = (dragged / scale).detach().requires_grad_()  # what the paper optimises: the variance-preserving latent
         optimiser = torch.optim.Adam([z], config.learning_rate)
         # Scaling by a power of two changes nothing in float32 and saves small gradients in half precision.

@@ -24,6 +24,12 @@ class _BlockReached(Exception):
     """Ends a forward pass whose remainder nobody needs."""
 
 
+def check_block(block: str) -> None:
+    """Raise `InvalidInput` unless `block` is a key of `FEATURE_BLOCKS`."""
+    if block not in FEATURE_BLOCKS:
+        raise InvalidInput(f"feature_block must be one of {', '.join(FEATURE_BLOCKS)}; got {block!r}")
+
+
 def unet_features(
     unet: "UNet2DConditionModel", denoise: Denoise, block: str = "second to last up block"
 ) -> ReadFeatures:
@@ -33,8 +39,7 @@ def unet_features(
     last of four. When z0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block
     that there is not.
     """
-    if block not in FEATURE_BLOCKS:
-        raise InvalidInput(f"feature_block must be one of {', '.join(FEATURE_BLOCKS)}; got {block!r}")
+    check_block(block)
     if len(unet.up_blocks) < -FEATURE_BLOCKS[block]:
         raise InvalidInput(f"feature_block is the {block} but the model has {len(unet.up_blocks)} up blocks")
     layer = unet.up_blocks[FEATURE_BLOCKS[block]]

@@ -141,8 +141,15 @@ class CentreCrop:
     crop: tuple[int, int]
 
     def points(self, points: DragPoints) -> DragPoints:
-        """Points of the image as points of the crop."""
-        return DragPoints(*(self._to_crop(places) for places in (points.handles, points.targets)))
+        """Points of the image as points of the crop. Raises `InvalidInput` for one that was cut off."""
+        handles, targets = self._to_crop(points.handles), self._to_crop(points.targets)
+        outside = [((places < 0) | (places > 1)).any(-1) for places in (handles, targets)]
+        if (lost := outside[0] | outside[1]).any():
+            raise InvalidInput(
+                f"points: pair {int(lost.nonzero()[0]) + 1} reaches into the border that VAE Encode cuts off; move it, "
+                "or crop the image to sides that are multiples of 8"
+            )
+        return DragPoints(handles, targets)
 
     def pixels(self, places: Tensor) -> Tensor:
         """Places in the crop, (..., 2) shares, as pixels of the image."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..morph_core.denoise import unet_denoiser
 from ..morph_core.drag_latent import PUBLISHED, DragLatent, drag_latent, published
 from ..morph_core.errors import InvalidInput
-from ..morph_core.features import FEATURE_BLOCKS, unet_features
+from ..morph_core.features import FEATURE_BLOCKS, check_block, unet_features
 from ..morph_core.paths import as_image, draw_paths
 from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
 from .adapters import CATEGORY, image_of_one, names_the_node, single_conditioning, single_latent
@@ -67,6 +67,7 @@ class DragOptions(io.ComfyNode):
     @names_the_node
     def execute(cls, feature_block: str, gradient_checkpointing: bool, **numbers: float) -> io.NodeOutput:
         changed = {name: value for name, value in numbers.items() if value != AS_PUBLISHED}
+        check_block(feature_block)
         replace(DragLatent(), **changed)  # refuses what cannot be used
         options = {"numbers": changed, "block": feature_block, "checkpointing": gradient_checkpointing}
         return io.NodeOutput(options)
@@ -146,7 +147,9 @@ class DragLatentOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = image_of_one(image, "image")
         shown = {"picker_image": ui.PreviewImage(picture[None], cls=cls).as_dict()["images"]}
-        if not points.strip():  # not an exception: the picture must reach the picker, to pick points on
+        if (
+            isinstance(points, str) and not points.strip()
+        ):  # not an exception: the picture must reach the picker, to pick points on
             return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
         samples = single_latent(latent, "latent")
         embedding, _ = single_conditioning(positive, "positive")
@@ -174,6 +177,8 @@ class DragLatentOptimize(io.ComfyNode):
             )
             rows = model.model.process_latent_out(torch.cat([result.original, result.dragged])).to(samples)
         batch = {**latent, "samples": rows, SIGMA_KEY: sigmas[result.level].item()}
+        if "batch_index" in latent:
+            batch["batch_index"] = 2 * list(latent["batch_index"])
         tracks = crop.pixels(result.tracks.cpu())
         return io.NodeOutput(
             batch, start_at_step + result.level, as_image(watch.draw(tracks)), _as_json(tracks), ui=shown
@@ -218,17 +223,19 @@ def _mask_of(mask: Tensor | None, crop: CentreCrop, device: torch.device) -> Ten
     """A MASK as the core takes it: (1, 1, H, W) of the crop. Load Image gives a small black one when there is none."""
     if mask is None or not mask.any():
         return None
-    rows = mask.clone().reshape(-1, *mask.shape[-2:])
     width, height = crop.image
-    if rows.shape != (1, height, width):
+    if mask.shape not in ((height, width), (1, height, width)):
         raise InvalidInput(
-            f"mask is {rows.shape[2]}x{rows.shape[1]} in a batch of {len(rows)}, image is {width}x{height}; "
-            "connect one mask of the image's size"
+            f"mask is of shape {tuple(mask.shape)}, image is {width}x{height}; connect one mask of the image's size"
         )
+    rows = mask.clone().reshape(1, height, width)
     if not torch.isfinite(rows).all():
         raise InvalidInput("mask has values that are not finite (NaN or infinite); check the node that made it")
     left, top = ((whole - part) // 2 for whole, part in zip(crop.image, crop.crop, strict=True))
-    return rows[None, :, top : top + crop.crop[1], left : left + crop.crop[0]].to(device)
+    cropped = rows[None, :, top : top + crop.crop[1], left : left + crop.crop[0]]
+    if not cropped.any():
+        raise InvalidInput("mask is white only in the border that VAE Encode cuts off; paint it further inside")
+    return cropped.to(device)
 
 
 def _as_json(tracks: Tensor) -> str:

@@ -58,7 +58,7 @@ def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_a
             "set steps, scheduler and start_at_step as in DDIM Invert"
         )
     spread = model.model.process_latent_in(latent["samples"]).std().item()
-    least, most = 0.7 * wanted, 2 * (1 + wanted**2) ** 0.5  # the noise alone; twice an image of unit variance and it
+    least, most = 0.5 * wanted, 2 * (1 + wanted**2) ** 0.5  # half the noise; twice it and an image of unit variance
     if not least < spread < most:
         raise InvalidInput(
             f"latent is not at start_at_step {start_at_step}: its deviation is {spread:.2f}, {least:.2f} to {most:.2f} "

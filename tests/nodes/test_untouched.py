@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import comfy.model_management
@@ -10,6 +11,7 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from morph_pack.morph_core.drag_latent import DragLatent
 from morph_pack.morph_core.errors import InvalidInput
 from morph_tests.nodes.graph import (
     conditioning,
@@ -51,7 +53,9 @@ def snapshot(value: Any) -> Any:
 def loaded(model: Any) -> Any:
     """A MODEL that has something in all of its lists: a LoRA, a wrapper and an attention patch."""
     lora = random_lora(0)
-    (blend,) = run("LoraBlend", model=with_lora(model, lora), start=lora, end=lora, alphas=(0.0,))
+    carrying = with_lora(model, lora)
+    sample(carrying, conditioning(), normal(1, 4, 8, 12), 1)  # when it first merges a LoRA, ComfyUI freezes weights
+    (blend,) = run("LoraBlend", model=carrying, start=lora, end=lora, alphas=(0.0,))
     settings = {"strength": 1.0, "end_percent": 1.0, "blocks": "all blocks"}
     return run("AttentionKVInject", model=blend, alphas=(0.0,), **settings)[0]
 
@@ -67,6 +71,22 @@ def invert_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
     return {"model": model, "positive": conditioning(), "latent_image": image, **settings}
 
 
+def drag_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
+    """steps: updates of the latent, which the progress bar counts."""
+    noise = {"samples": 3 * normal(1, 4, 8, 12), "noise_mask": torch.ones(1, 1, 8, 12), "batch_index": [0]}
+    mask = torch.zeros(1, 32, 48)
+    mask[:, :16] = 1
+    picture = torch.rand(1, 32, 48, 4, generator=torch.Generator().manual_seed(0))
+    numbers = {field.name: -1 for field in fields(DragLatent) if field.name != "objective"}
+    others = {"iterations": steps, "feature_block": "second to last up block", "gradient_checkpointing": True}
+    return {
+        **{"model": model, "positive": conditioning(), "latent": noise, "image": picture, "mask": mask},
+        **{"points": '[{"x": 8, "y": 8}, {"x": 40, "y": 24}]', "objective": "DragDiffusion"},
+        **{"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 3},
+        "options": run("DragOptions", **{**numbers, **others})[0],
+    }
+
+
 def ends() -> dict[str, Any]:
     return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS]}
 
@@ -74,6 +94,7 @@ def ends() -> dict[str, Any]:
 INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "FitImageLora": fit_inputs,
     "DdimInvert": invert_inputs,
+    "DragLatentOptimize": drag_inputs,
     "SlerpLatents": lambda model: ends(),
     "AdaIN": lambda model: {**ends(), "frames": {**latent(2, rows=3), "batch_index": [0, 1, 2]}, "strength": 0.5},
     "LoraBlend": lambda model: {
@@ -136,6 +157,7 @@ def ksampler_inputs(model: Any, steps: int) -> dict[str, Any]:
 LONG_RUNS: dict[str, tuple[Callable[..., Any], Callable[..., dict[str, Any]]]] = {
     "Fit Image LoRA": (lambda **inputs: run("FitImageLora", **inputs), fit_inputs),
     "DDIM Invert": (lambda **inputs: run("DdimInvert", **inputs), invert_inputs),
+    "Drag Latent Optimize": (lambda **inputs: run("DragLatentOptimize", **inputs), drag_inputs),
     "KSampler": (sample, ksampler_inputs),
 }
 
@@ -149,7 +171,7 @@ class Progress(list[int]):
 
     def __call__(self, value: int, total: int, preview: Any, **_: Any) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self.append(value)
+        self += [value] if value else []  # some bars begin with 0 of so many steps
         if value == 2:
             self.at_second_step()
 
