@@ -144,9 +144,9 @@ def table(results: list[tuple[str, dict[str, Tensor]]]) -> str:
         "|---" * (4 + len(kinds)) + "|",
     ]
     for method in results[0][1]:
-        left, outside, answer = torch.stack([values[method] for _, values in results]).median(0).values.tolist()
+        left, outside, answer = torch.stack([values[method] for _, values in results]).quantile(0.5, dim=0).tolist()
         by_kind = [
-            torch.stack([values[method][0] for kind, values in results if kind == wanted]).median().item()
+            torch.stack([values[method][0] for kind, values in results if kind == wanted]).quantile(0.5).item()
             for wanted in kinds
         ]
         shares = " | ".join(f"{share:.0%}" for share in by_kind)
@@ -160,7 +160,7 @@ def asked_row(tasks: list[Task]) -> str:
     for task in tasks:
         way = (task.points.targets - task.points.handles) * IMAGE_SIZE
         asked[task.name].append(way.norm(dim=1).mean())
-    pixels = [f"{torch.stack(ways).median().item():.1f} px" for ways in asked.values()]
+    pixels = [f"{torch.stack(ways).quantile(0.5).item():.1f} px" for ways in asked.values()]
     return f"| distance asked | | | | {' | '.join(pixels)} |"
 
 

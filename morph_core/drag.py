@@ -15,7 +15,7 @@ from .attention import check_blocks, mixed_self_attention
 from .denoise import Denoise, unet_denoiser
 from .drag_latent import DragLatent, DragResult, drag_latent
 from .errors import InvalidInput
-from .features import unet_features
+from .features import DEFAULT_BLOCK, unet_features
 from .lora import blended_loras
 from .lora_fit import LoraFit
 from .morph import End, OnStage, lora_layers, prepare_end, stage_reporter
@@ -34,7 +34,7 @@ class Drag:
     lora: LoraFit | None = field(default_factory=lambda: LoraFit(steps=80, learning_rate=5e-4))
     """How to fit the image's LoRA; None leaves it out."""
     latent: DragLatent = field(default_factory=DragLatent)
-    feature_block: str = "second to last up block"
+    feature_block: str = DEFAULT_BLOCK
     reference: str | None = "last two up blocks"
     """Where the dragged row looks at the original's keys and values, see `attention.BLOCKS`; None for nowhere."""
 

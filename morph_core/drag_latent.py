@@ -52,19 +52,20 @@ class DragLatent:
     def __post_init__(self) -> None:
         if self.objective not in PUBLISHED:
             raise InvalidInput(f"objective must be one of {', '.join(PUBLISHED)}; got {self.objective!r}")
-        for name in WHOLE:
-            if getattr(self, name) != int(getattr(self, name)):
-                raise InvalidInput(f"{name} must be a whole number, got {getattr(self, name)}")
         for name in ABOVE_0:
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("motion_radius", "mask_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in WHOLE:
+            if getattr(self, name) % 1:
+                raise InvalidInput(f"{name} must be a whole number, got {getattr(self, name)}")
 
+
+FIRST_SCALE, LAST_SCALE = 2.0**8, 2.0**-16  # of losses
 
 PUBLISHED: dict[str, dict[str, float]] = {
-    "DragDiffusion": {},
     "GoodDrag": {
         "iterations": 30,  # 10 trackings of 3 drags
         "learning_rate": 0.02,
@@ -74,6 +75,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
         "drags_per_tracking": 3,
         "levels": 7,
     },
+    "DragDiffusion": {},
 }
 
 
@@ -111,8 +113,9 @@ def drag_latent(
 
     read: the model's features and estimate of z0, see `features`. x: (1, C, h, w) at sigmas[0]. sigmas: (S + 1,),
     falling, those that remain to be sampled. mask: (1, 1, H, W), above 0 where the image may change; without
-    one, or with one that is 0 everywhere, all of it may, as published. Raises `InvalidInput` for a batch and for more
-    levels than there are steps.
+    one, or with one that is 0 everywhere, all of it may, as in DragDiffusion. Raises `InvalidInput` for a batch, for
+    more levels than there are steps, when every handle has arrived before the first update, and when features or
+    gradients are not finite.
     """
     config = config or DragLatent()
     x = x.float()
@@ -127,6 +130,8 @@ def drag_latent(
     original, dragged, handles = x, x, points.handles.to(x)
     tracks: list[Tensor] = []
     losses: list[float] = []
+    # Scaling by a power of two changes nothing in float32 and saves small gradients in half precision.
+    scaler = torch.amp.GradScaler(x.device.type, init_scale=FIRST_SCALE)
 
     def note(places: Tensor) -> None:
         tracks.append(places)
@@ -137,7 +142,11 @@ def drag_latent(
         if done:
             original, dragged = (_denoised(read, row, sigmas[done - 1 : done + 1]) for row in (original, dragged))
         level = _Level(read, original, sigmas[done : done + 2], points, config, kept)
-        dragged, handles = level.optimise(dragged, handles, losses, note)
+        if not done and (level.distances(handles) < config.reach).all():
+            raise InvalidInput(
+                f"every handle is within reach of its target already ({config.reach:g} cells); move them apart"
+            )
+        dragged, handles = level.optimise(dragged, handles, scaler, losses, note)
         remaining = level.distances(handles)
         if (remaining < config.reach).all():
             break
@@ -168,16 +177,20 @@ class _Level:
 
     @torch.enable_grad()
     def optimise(
-        self, dragged: Tensor, handles: Tensor, losses: list[float], note: Callable[[Tensor], None]
+        self,
+        dragged: Tensor,
+        handles: Tensor,
+        scaler: torch.amp.GradScaler,
+        losses: list[float],
+        note: Callable[[Tensor], None],
     ) -> tuple[Tensor, Tensor]:
         """The dragged latent and its handles (shares of the image) after this level; appends each update's loss."""
         config, scale = self.config, self.scale
         z = (dragged / scale).detach().requires_grad_()  # what the paper optimises: the variance-preserving latent
         optimiser = torch.optim.Adam([z], config.learning_rate)
-        # Scaling by a power of two changes nothing in float32 and saves small gradients in half precision.
-        scaler = torch.amp.GradScaler(z.device.type)
         places = to_grid(handles, self.size)
-        for update in range(config.iterations):
+        update = 0
+        while update < config.iterations:
             features, x0 = self.read(z * scale, self.sigmas[0], self.kept is not None)
             if losses and update % config.drags_per_tracking == 0:
                 places = self._tracked(features, places)
@@ -189,9 +202,10 @@ class _Level:
                 raise InvalidInput(f"the model's features are not finite after {len(losses)} updates; use float32")
             optimiser.zero_grad()
             scaler.scale(loss).backward(inputs=[z])  # nothing stays on the network's own weights
-            scaler.step(optimiser)
-            scaler.update()
+            if _overflowed(scaler, optimiser):
+                continue  # nothing was changed: once more, at a smaller scale
             losses.append(loss.item())
+            update += 1
         else:
             with torch.no_grad():
                 places = self._tracked(self.read(z * scale, self.sigmas[0], False)[0], places)
@@ -220,6 +234,16 @@ class _Level:
             change = (following - self.following).abs() * self.kept
             loss = loss + config.mask_weight * change.sum()
         return loss
+
+
+def _overflowed(scaler: torch.amp.GradScaler, optimiser: torch.optim.Optimizer) -> bool:
+    """Take a step, unless a gradient overflowed half precision; then the scale falls. Raises when it cannot help."""
+    before = scaler.get_scale()
+    scaler.step(optimiser)
+    scaler.update()
+    if scaler.get_scale() < LAST_SCALE:
+        raise InvalidInput("the model's gradients are not finite; use float32")
+    return scaler.get_scale() < before
 
 
 def _kept_cells(mask: Tensor | None, x: Tensor) -> Tensor | None:

@@ -17,7 +17,8 @@ ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 """From x (1, C, h, w) in sigma space, a sigma and whether z0 is wanted to features (1, D, H, W) in float32 and z0."""
 
 CELLS_PER_LATENT_CELL = 4  # of the map: half the image's resolution where a latent cell is 8 pixels wide, as published
-FEATURE_BLOCKS = {"second to last up block": -2, "last up block": -1, "third to last up block": -3}
+DEFAULT_BLOCK = "second to last up block"
+FEATURE_BLOCKS = {DEFAULT_BLOCK: -2, "last up block": -1, "third to last up block": -3}
 
 
 class _BlockReached(Exception):
@@ -30,9 +31,7 @@ def check_block(block: str) -> None:
         raise InvalidInput(f"feature_block must be one of {', '.join(FEATURE_BLOCKS)}; got {block!r}")
 
 
-def unet_features(
-    unet: "UNet2DConditionModel", denoise: Denoise, block: str = "second to last up block"
-) -> ReadFeatures:
+def unet_features(unet: "UNet2DConditionModel", denoise: Denoise, block: str = DEFAULT_BLOCK) -> ReadFeatures:
     """The output of one up block of `unet`, resized bilinearly to `CELLS_PER_LATENT_CELL` times the latent's sides.
 
     denoise: runs `unet` once, see `unet_denoiser`. block: a key of `FEATURE_BLOCKS`; DragDiffusion reads the second to

@@ -151,6 +151,12 @@ class CentreCrop:
             )
         return DragPoints(handles, targets)
 
+    def cut(self, masks: Tensor) -> Tensor:
+        """The crop of masks (..., H, W) of the image's size."""
+        left, top = self._corner()
+        width, height = self.crop
+        return masks[..., top : top + height, left : left + width]
+
     def pixels(self, places: Tensor) -> Tensor:
         """Places in the crop, (..., 2) shares, as pixels of the image."""
         return places * torch.tensor(self.crop).to(places) + self._offset(places)
@@ -161,7 +167,10 @@ class CentreCrop:
         )
 
     def _offset(self, like: Tensor) -> Tensor:
-        return torch.tensor([(whole - part) // 2 for whole, part in zip(self.image, self.crop, strict=True)]).to(like)
+        return torch.tensor(self._corner()).to(like)
+
+    def _corner(self) -> tuple[int, int]:
+        return (self.image[0] - self.crop[0]) // 2, (self.image[1] - self.crop[1]) // 2
 
 
 def seen_by_vae(image: tuple[int, int], latent: tuple[int, int]) -> CentreCrop:

@@ -68,7 +68,7 @@ def _size(samples: Tensor) -> str:
 
 def image_of_one(images: Tensor, name: str) -> Tensor:
     """The one picture (H, W, 3) of an IMAGE. name: of the input, for errors."""
-    if images.ndim != 4 or images.shape[-1] < 3 or not images.numel():
+    if images.ndim != 4 or images.shape[-1] < 3 or not images.shape[1] * images.shape[2]:
         raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3) of some pixels, got shape {tuple(images.shape)}")
     if len(images) != 1:
         raise InvalidInput(f"{name} must hold one picture, got a batch of {len(images)}; pick one with ImageFromBatch")

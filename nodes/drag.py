@@ -1,6 +1,7 @@
 """Drag Latent Optimize and its options: a point of an image moved to where it should be."""
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +11,15 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 from PIL.Image import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..morph_core.denoise import unet_denoiser
-from ..morph_core.drag_latent import PUBLISHED, DragLatent, drag_latent, published
+from ..morph_core.drag_latent import PUBLISHED, DragLatent, DragResult, OnDrag, drag_latent, published
 from ..morph_core.errors import InvalidInput
-from ..morph_core.features import FEATURE_BLOCKS, check_block, unet_features
+from ..morph_core.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, unet_features
 from ..morph_core.paths import as_image, draw_paths
 from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
+from ..morph_core.schedule import sigmas_of
 from .adapters import CATEGORY, image_of_one, names_the_node, single_conditioning, single_latent
 from .bridge import bridged, check_fits, scaled_latent
 from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
@@ -25,6 +28,15 @@ OptionsType = io.Custom("DRAG_OPTIONS")
 AS_PUBLISHED = -1
 PREVIEW_SIDE = 512  # pixels
 NO_POINTS = "points is empty: click a handle on the picture, then where it should go"
+
+
+@dataclass(frozen=True)
+class _Options:
+    """DRAG_OPTIONS. numbers: fields of `DragLatent` that are not to be as published."""
+
+    numbers: dict[str, float]
+    block: str
+    checkpointing: bool
 
 
 class DragOptions(io.ComfyNode):
@@ -69,8 +81,7 @@ class DragOptions(io.ComfyNode):
         changed = {name: value for name, value in numbers.items() if value != AS_PUBLISHED}
         check_block(feature_block)
         replace(DragLatent(), **changed)  # refuses what cannot be used
-        options = {"numbers": changed, "block": feature_block, "checkpointing": gradient_checkpointing}
-        return io.NodeOutput(options)
+        return io.NodeOutput(_Options(changed, feature_block, gradient_checkpointing))
 
 
 def _number(kind: Any, name: str, tooltip: str, most: float, step: float = 1) -> Any:
@@ -147,9 +158,8 @@ class DragLatentOptimize(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = image_of_one(image, "image")
         shown = {"picker_image": ui.PreviewImage(picture[None], cls=cls).as_dict()["images"]}
-        if (
-            isinstance(points, str) and not points.strip()
-        ):  # not an exception: the picture must reach the picker, to pick points on
+        if isinstance(points, str) and not points.strip():
+            # Not an exception: the picture must reach the picker, to pick points on.
             return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
         samples = single_latent(latent, "latent")
         embedding, _ = single_conditioning(positive, "positive")
@@ -159,23 +169,13 @@ class DragLatentOptimize(io.ComfyNode):
         pairs = crop.points(parse_points(points, size))
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         check_noise_level(model, latent, sigmas[0], start_at_step)
-        settings = _settings(objective, options)
+        settings = _check_options(options)
+        config = replace(published(objective), **settings.numbers)
         watch = _Watch(picture, crop, pairs)
-        with bridged(model) as bridge:
-            if settings.checkpointing:
-                bridge.unet.enable_gradient_checkpointing()
-            train_sigmas = ((1 - bridge.train_alphas) / bridge.train_alphas).sqrt().to(bridge.device)
-            denoise = unet_denoiser(bridge.unet, embedding.clone().to(bridge.device), train_sigmas, bridge.prediction)
-            result = drag_latent(
-                unet_features(bridge.unet, denoise, settings.block),
-                scaled_latent(model, samples),
-                sigmas.clone().to(bridge.device),
-                pairs,
-                settings.drag,
-                _mask_of(mask, crop, bridge.device),
-                watch,
-            )
-            rows = model.model.process_latent_out(torch.cat([result.original, result.dragged])).to(samples)
+        result, rows = _optimise(
+            model, samples, embedding, sigmas, pairs, config, _mask_of(mask, crop), settings, watch
+        )
+        _tell(result)
         batch = {**latent, "samples": rows, SIGMA_KEY: sigmas[result.level].item()}
         if "batch_index" in latent:
             batch["batch_index"] = 2 * list(latent["batch_index"])
@@ -185,19 +185,48 @@ class DragLatentOptimize(io.ComfyNode):
         )
 
 
-@dataclass(frozen=True)
-class _Settings:
-    drag: DragLatent
-    block: str
-    checkpointing: bool
+def _tell(result: DragResult) -> None:
+    """Say in the log whether the handles arrived."""
+    left = ", ".join(f"{distance:.1f}" for distance in result.remaining.tolist())
+    logging.info(f"Drag Latent Optimize: {len(result.losses)} updates; cells left to the targets: {left}")
 
 
-def _settings(objective: str, options: dict[str, Any] | None) -> _Settings:
-    if objective not in PUBLISHED:
-        raise InvalidInput(f"objective must be one of {', '.join(PUBLISHED)}; got {objective!r}")
+def _check_options(options: Any) -> _Options:
     if options is None:
-        return _Settings(published(objective), next(iter(FEATURE_BLOCKS)), False)
-    return _Settings(replace(published(objective), **options["numbers"]), options["block"], options["checkpointing"])
+        return _Options({}, DEFAULT_BLOCK, False)
+    if not isinstance(options, _Options):
+        raise InvalidInput(f"options must come from Drag Options, got {type(options).__name__}")
+    return options
+
+
+def _optimise(
+    model: Any,
+    samples: Tensor,
+    embedding: Tensor,
+    sigmas: Tensor,
+    points: DragPoints,
+    config: DragLatent,
+    mask: Tensor | None,
+    options: _Options,
+    watch: OnDrag,
+) -> tuple[DragResult, Tensor]:
+    """The drag, and its two rows as a LATENT's samples."""
+    with bridged(model) as bridge:
+        if options.checkpointing:
+            bridge.unet.enable_gradient_checkpointing()
+        train_sigmas = sigmas_of(bridge.train_alphas).to(bridge.device)
+        denoise = unet_denoiser(bridge.unet, embedding.clone().to(bridge.device), train_sigmas, bridge.prediction)
+        result = drag_latent(
+            unet_features(bridge.unet, denoise, options.block),
+            scaled_latent(model, samples),
+            sigmas.clone().to(bridge.device),
+            points,
+            config,
+            None if mask is None else mask.clone().to(bridge.device),
+            watch,
+        )
+        rows = torch.cat([result.original, result.dragged])
+    return result, model.model.process_latent_out(rows).to(samples)
 
 
 class _Watch:
@@ -207,35 +236,38 @@ class _Watch:
         self.picture, self.crop, self.targets = picture, crop, crop.pixels(points.targets)
         self.tracks: list[Tensor] = []
         self.bar: Any = None
+        self.scale = min(1.0, PREVIEW_SIDE / max(picture.shape[:2]))
+        size = [max(1, round(side * self.scale)) for side in picture.shape[:2]]
+        self.small = interpolate(picture.movedim(-1, 0)[None], size, mode="area")[0].movedim(0, -1)
 
     def __call__(self, done: int, total: int, handles: Tensor) -> None:
         self.bar = self.bar or comfy.utils.ProgressBar(total)
         self.tracks.append(self.crop.pixels(handles.cpu()))
         throw_exception_if_processing_interrupted()
-        self.bar.update_absolute(done, total, ("JPEG", self.draw(torch.stack(self.tracks)), PREVIEW_SIDE))
+        now = draw_paths(self.small, torch.stack(self.tracks) * self.scale, self.targets * self.scale)
+        self.bar.update_absolute(done, total, ("JPEG", now, PREVIEW_SIDE))
 
     def draw(self, tracks: Tensor) -> Image:
         """The picture with the ways (I, N, 2) so far, in pixels."""
         return draw_paths(self.picture, tracks, self.targets)
 
 
-def _mask_of(mask: Tensor | None, crop: CentreCrop, device: torch.device) -> Tensor | None:
+def _mask_of(mask: Tensor | None, crop: CentreCrop) -> Tensor | None:
     """A MASK as the core takes it: (1, 1, H, W) of the crop. Load Image gives a small black one when there is none."""
     if mask is None or not mask.any():
         return None
     width, height = crop.image
     if mask.shape not in ((height, width), (1, height, width)):
-        raise InvalidInput(
-            f"mask is of shape {tuple(mask.shape)}, image is {width}x{height}; connect one mask of the image's size"
-        )
-    rows = mask.clone().reshape(1, height, width)
+        size = f"{mask.shape[-1]}x{mask.shape[-2]}" if mask.ndim > 1 else f"of shape {tuple(mask.shape)}"
+        batch = f" in a batch of {len(mask)}" if mask.ndim > 2 else ""
+        raise InvalidInput(f"mask is {size}{batch}, image is {width}x{height}; connect one mask of the image's size")
+    rows = mask.reshape(1, height, width)
     if not torch.isfinite(rows).all():
         raise InvalidInput("mask has values that are not finite (NaN or infinite); check the node that made it")
-    left, top = ((whole - part) // 2 for whole, part in zip(crop.image, crop.crop, strict=True))
-    cropped = rows[None, :, top : top + crop.crop[1], left : left + crop.crop[0]]
+    cropped = crop.cut(rows[None])
     if not cropped.any():
         raise InvalidInput("mask is white only in the border that VAE Encode cuts off; paint it further inside")
-    return cropped.to(device)
+    return cropped
 
 
 def _as_json(tracks: Tensor) -> str:

@@ -31,7 +31,9 @@ from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model  # noqa: E
 ENLARGE = 4
 MORPH_LORA = LoraFit(steps=100, learning_rate=1e-3)
 ENDS = (("cat", "red", "happy", "mint", 3), ("rabbit", "blue", "surprised", "lilac", 8))
-DRAG = Drag(lora=LoraFit(steps=80, learning_rate=1e-3), latent=replace(published("GoodDrag"), reach=1.0), strength=0.75)
+DRAG = Drag(
+    lora=LoraFit(steps=80, learning_rate=1e-3), latent=replace(published("GoodDrag"), reach=0.75), strength=0.75
+)
 DRAGGED, NOSE_GOES = ("rabbit", "purple", "calm", "mint", 7), (-0.14, 0.0)  # shares of the picture's side
 
 OnStage = Callable[[str, int, int], None]

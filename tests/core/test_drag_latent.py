@@ -141,12 +141,10 @@ def test_a_handle_without_a_target_ahead_is_left_alone(read):
     assert losses[0] == losses[1] and losses[0][0] > 0.1
 
 
-def test_handles_within_reach_end_the_drag_before_it_begins(read):
-    points = at_cells(*FIVE_HANDLES)
-    result = drag_latent(read, latent(), SIGMAS, points, replace(DragLatent(), reach=100.0, levels=3))
-    assert result.losses == [] and result.level == 0
-    torch.testing.assert_close(result.tracks, points.handles[None])
-    torch.testing.assert_close(result.dragged, latent())
+def test_a_drag_shorter_than_its_reach_is_refused(read):
+    """It would do nothing, and say nothing."""
+    with pytest.raises(InvalidInput, match=r"every handle is within reach of its target already \(100 cells\)"):
+        drag_latent(read, latent(), SIGMAS, at_cells(*FIVE_HANDLES), replace(DragLatent(), reach=100.0, levels=3))
 
 
 @pytest.mark.parametrize(("iterations", "levels"), [(1, 1), (4, 1), (3, 4), (1, 20)])
@@ -417,7 +415,7 @@ def test_numbers_that_may_be_0_are_refused_below_it(name):
 @pytest.mark.parametrize("objective", ["", "gooddrag", "DragGAN"])
 def test_an_unknown_objective_is_refused_and_the_known_are_told(objective):
     for refused in (DragLatent, published):
-        with pytest.raises(InvalidInput, match="objective must be one of DragDiffusion, GoodDrag; got"):
+        with pytest.raises(InvalidInput, match="objective must be one of GoodDrag, DragDiffusion; got"):
             refused(objective=objective)
 
 
@@ -459,3 +457,30 @@ def test_it_works_where_gradients_are_off():
     with torch.no_grad():
         found = drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE))
     assert torch.equal(found.dragged, expected.dragged)
+
+
+def test_an_update_whose_gradient_overflows_half_precision_is_made_again_at_a_smaller_scale():
+    """Every update that is counted has changed the latent, however steep the features are."""
+    warp, seen = Warp(), []
+
+    def steep(x, sigma, wants_x0):
+        seen.append(x.detach().clone())
+        features, x0 = warp(x, sigma, wants_x0)
+        return (256 * features.half()).float(), x0
+
+    config = replace(NEVER, learning_rate=1e-3, iterations=4, levels=2, reach=0.1)
+    result = drag_latent(steep, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
+    assert len(result.losses) == 8
+    assert len({x.sum().item() for x in seen}) >= 8
+
+
+def test_gradients_that_no_scale_makes_finite_are_refused():
+    warp = Warp()
+
+    def broken(x, sigma, wants_x0):
+        features, x0 = warp(x, sigma, wants_x0)
+        features.register_hook(lambda gradient: gradient * float("inf")) if features.requires_grad else None
+        return features, x0
+
+    with pytest.raises(InvalidInput, match="gradients are not finite"):
+        drag_latent(broken, latent(), SIGMAS, at_cells(*ONE_HANDLE))

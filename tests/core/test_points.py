@@ -303,7 +303,7 @@ def test_a_crop_sees_what_the_cut_out_image_shows():
 def test_points_on_the_part_that_is_cut_off_are_refused():
     seen = seen_by_vae((519, 515), SIXTY_FOUR_CELLS)
     for place in ((2, 100), (516, 100), (100, 0), (100, 514)):
-        with pytest.raises(InvalidInput, match="points: the handle of pair 1 is outside"):
+        with pytest.raises(InvalidInput, match="points: pair 1 reaches into the border"):
             seen.points(parse_points(pixels(place, (50, 50)), seen.image))
 
 

@@ -47,7 +47,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "AlphaSchedule": {"frames": 3, "easing": "linear"},
     "DragLatentOptimize": {
         **{"latent": {"samples": 3 * normal(1, 4, 8, 8)}, "positive": conditioning()},
-        **{"image": torch.full((1, 32, 32, 3), 0.5), "points": '[{"x": 8, "y": 8}, {"x": 9, "y": 9}]'},
+        **{"image": torch.full((1, 32, 32, 3), 0.5), "points": '[{"x": 8, "y": 8}, {"x": 11, "y": 8}]'},
         **{"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 3, "objective": "DragDiffusion"},
     },
     "DragOptions": {
@@ -577,3 +577,8 @@ def test_drag_options_out_of_range(model: Any, name: str) -> None:
     """Values of links are not validated by ComfyUI."""
     for value in (-2, NAN) if name in MAY_BE_ZERO else (-2, NAN, 0):
         assert_says(refusal(model, "DragOptions", **{name: value}), f"^{name} must", str(value))
+
+
+@pytest.mark.parametrize("options", [{}, 5, "published"])
+def test_drag_options_of_another_making(model: Any, options: Any) -> None:
+    assert_says(refusal(model, "DragLatentOptimize", options=options), "^options must come from Drag Options")

@@ -207,10 +207,9 @@ class TestWhatComesOut:
         further = sample(model, conditioning(), dragged.samples[:1], STEPS, start=dragged.next_step)
         assert_close(further, sample(model, conditioning(), inverted["samples"], STEPS, start=START), 1e-4)
 
-    def test_handles_that_have_arrived_stay_and_no_level_is_travelled(self, model: Any, inverted: Any) -> None:
-        there = drag(model, inverted, objective="GoodDrag", options=options(reach=64))
-        assert there.ways.shape == (len(PAIRS), 1, 2) and there.next_step == START
-        assert_close(there.samples, inverted["samples"].expand(2, -1, -1, -1), 1e-5)
+    def test_handles_that_have_arrived_already_are_pointed_out(self, model: Any, inverted: Any) -> None:
+        with pytest.raises(InvalidInput, match="^Drag Latent Optimize: every handle is within reach"):
+            drag(model, inverted, options=options(reach=64))
 
     def test_what_else_the_latent_carries_is_kept(self, model: Any, inverted: Any) -> None:
         mask = torch.zeros(1, 1, 8, 12)
