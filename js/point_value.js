@@ -2,8 +2,8 @@
  * The text that the `points` input holds, and the pairs of points in it.
  *
  * Ours: `{"v": 1, "size": [width, height], "points": [{"handle": [x, y], "target": [x, y]}, ...]}`, coordinates 0..1
- * over the image, `size` that of the image they were picked on. Also read, never written: a list of points in pixels,
- * `[{"x": 12, "y": 34}, ...]`, handle and target in turn. Empty text is no points.
+ * over the image, `size` that of the image they were picked on. As for the node, no `v` means 1. Also read, never
+ * written: a list of points in pixels, `[{"x": 12, "y": 34}, ...]`, handle and target in turn. Empty text is no points.
  *
  * @typedef {import("./point_geometry.js").Point} Point
  * @typedef {{handle: Point, target: Point}} Pair
@@ -78,7 +78,7 @@ function contentOf(text) {
   return content;
 }
 
-function normalisedPairs({ v, size, points }) {
+function normalisedPairs({ v = VERSION, size, points }) {
   if (v !== VERSION) {
     throw new Unreadable(`their version (v) is ${shown(v)}, not ${VERSION}`);
   }

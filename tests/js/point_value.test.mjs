@@ -74,8 +74,12 @@ test("what is no points is refused with a reason", () => {
   assertRefused('{"v": 1, "points": [', /not JSON/);
   assertRefused("NaN", /not JSON/);
   for (const text of ["null", "true", "12", '"1,2"']) assertRefused(text, /holds no points/);
-  assertRefused("{}", /version \(v\) is missing/);
+  assertRefused("{}", /"points" is not a list/);
   for (const notText of [undefined, null, 5, {}, []]) assertRefused(notText, /not text/);
+});
+
+test("without a version it is the first, as for the node", () => {
+  assert.deepEqual(parsePoints(JSON.stringify({ points: PAIRS }), null).pairs, PAIRS);
 });
 
 test("another version is refused", () => {
@@ -132,6 +136,6 @@ test("what is huge is refused, quickly", () => {
 
 test("a prototype cannot be smuggled in", () => {
   const text = '{"__proto__": {"v": 1, "points": []}, "constructor": 1}';
-  assertRefused(text, /version \(v\) is missing/);
+  assertRefused(text, /"points" is not a list/);
   assert.equal({}.v, undefined);
 });
