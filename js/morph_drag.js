@@ -21,8 +21,11 @@ const RUN_ONCE = "Run once to see the image here, or connect a Load Image.";
 const POINTS_FROM_LINK = "The points come from the link.";
 const MASK_NOT_CONNECTED = "The red mask has no effect: connect the mask input.";
 
-/** The pickers of the nodes that are in a graph now. */
-const pickers = new Set();
+/** The picker of each node that has one. Weakly: not every front end tells a node that it is removed. */
+const pickers = new WeakMap();
+
+/** Those of the nodes in the graph that is shown, which is none of a subgraph's that is gone. */
+let inView = new Set();
 
 let widgetsMade = 0;
 
@@ -34,7 +37,7 @@ app.registerExtension({
     const drawForeground = canvas.onDrawForeground;
     canvas.onDrawForeground = function (...drawing) {
       drawForeground?.apply(this, drawing);
-      pickers.forEach(refreshSafely);
+      refreshPickers(canvas.graph?.nodes ?? []);
     };
     api.addEventListener("executed", () => canvas.setDirty(true, true));
   },
@@ -44,12 +47,24 @@ app.registerExtension({
   },
 });
 
+/**
+ * Let the pickers of these nodes follow the graph, and let go of all others. Front end 1.27 clears a graph, or removes a
+ * subgraph, without a word to the nodes inside of subgraphs; so this looks at what is there.
+ */
+function refreshPickers(nodes) {
+  const before = inView;
+  inView = new Set(nodes.filter((node) => pickers.has(node)).map((node) => pickers.get(node).picker));
+  for (const picker of before) if (!inView.has(picker)) picker.disconnect();
+  for (const picker of inView) if (!before.has(picker)) picker.connect();
+  nodes.forEach(refreshSafely);
+}
+
 /** An error in a frame would come again in every frame and stop the whole graph from being drawn. */
-function refreshSafely(shown) {
+function refreshSafely(node) {
   try {
-    shown.refresh();
+    pickers.get(node)?.refresh();
   } catch (error) {
-    pickers.delete(shown);
+    pickers.delete(node);
     console.error("The point picker has stopped following the graph:", error);
   }
 }
@@ -78,9 +93,9 @@ function attachPicker(node) {
   node.setSize([node.size[0], Math.max(node.size[1], NEW_NODE_HEIGHT)]);
 
   let lastRun = null;
-  const shown = {
+  pickers.set(node, {
+    picker,
     refresh() {
-      if (!node.graph || node.graph !== app.canvas.graph) return;
       const isHidden = !isTextBeingLinked();
       if (points.hidden !== isHidden) points.hidden = isHidden;
       picker.setZoom(app.canvas.ds.scale);
@@ -88,14 +103,6 @@ function attachPicker(node) {
       picker.setValue(points.value);
       picker.setReadOnly(isLinked(node, "points") ? POINTS_FROM_LINK : null);
     },
-  };
-  chain(node, "onAdded", () => {
-    pickers.add(shown);
-    picker.connect();
-  });
-  chain(node, "onRemoved", () => {
-    pickers.delete(shown);
-    picker.disconnect();
   });
   chain(node, "onExecuted", (output) => {
     lastRun = output?.picker_image?.[0] ?? null;

@@ -68,15 +68,15 @@ export class PointPicker {
     this._draw();
   }
 
-  /** Follow the element's size, from when it is used until `disconnect`. */
+  /** Follow the element's size, from when it is in view until `disconnect`. */
   connect() {
     this._resizes.observe(this._parts.stage);
   }
 
-  /** Hold on to nothing; the element is the caller's to remove. */
+  /** Hold on to nothing while out of view; the element is the caller's to remove. */
   disconnect() {
     this._resizes.disconnect();
-    this._gesture = null;
+    this._cancelDrag();
   }
 
   /**

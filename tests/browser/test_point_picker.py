@@ -50,6 +50,18 @@ SOCKETS = """([from, to]) => {
     const points = target.inputs.findIndex((input) => input.name === "points");
     return [onScreen(app.graph.getNodeById(from).getOutputPos(0)), onScreen(target.getInputPos(points))];
 }"""
+WATCH_OBSERVERS = """() => {
+    const { observe, disconnect } = ResizeObserver.prototype;
+    window.pickersObserved = new Set();
+    ResizeObserver.prototype.observe = function (target, ...rest) {
+        if (target.closest(".morph-point-picker")) window.pickersObserved.add(this);
+        return observe.call(this, target, ...rest);
+    };
+    ResizeObserver.prototype.disconnect = function () {
+        window.pickersObserved.delete(this);
+        return disconnect.call(this);
+    };
+}"""
 PATIENCE = 8000  # milliseconds
 NODE_OF = f"app.graph.nodes.find((node) => node.comfyClass === '{NODE}')"
 
@@ -498,6 +510,37 @@ def test_subgraphs(picker: Picker) -> None:
     outside.wait_for_image("wide.png")
     outside.place(C)
     assert outside.pairs() == near(outside, C)
+
+
+def test_nothing_is_kept_of_a_subgraph_that_is_gone(page: ComfyPage) -> None:
+    page.page.evaluate(WATCH_OBSERVERS)
+
+    def observed() -> int:
+        page.page.evaluate("() => app.canvas.setDirty(true, true)")
+        page.page.wait_for_timeout(200)
+        return page.page.evaluate("() => window.pickersObserved.size")
+
+    enter = """(id) => {
+        const inner = app.graph.getNodeById(id);
+        const { node } = app.graph.convertToSubgraph(new Set([inner]));
+        app.canvas.openSubgraph(node.subgraph, node);
+        return node.id;
+    }"""
+    remove = "(id) => { const node = app.graph.getNodeById(id); app.canvas.setGraph(app.graph); app.graph.remove(node); }"
+    for leave in (remove, "() => { app.canvas.setGraph(app.graph); app.graph.clear(); }"):
+        drag = add_node(page, NODE, (0, 0))
+        assert observed() == 1
+        host = page.page.evaluate(enter, drag)
+        assert observed() == 1
+        page.page.evaluate(leave, host)
+        assert observed() == 0
+
+    page.page.evaluate(f"() => {{ window.kept = LiteGraph.createNode('{NODE}'); app.graph.add(window.kept); }}")
+    assert observed() == 1
+    page.page.evaluate("() => { app.graph.remove(window.kept); }")
+    assert observed() == 0
+    page.page.evaluate("() => { app.graph.add(window.kept); }")
+    assert observed() == 1, "a node that comes back"
 
 
 def test_graph_is_navigated_over_the_picker(picker: Picker) -> None:
