@@ -50,6 +50,7 @@ export class PointPicker {
     this._pairs = [];
     this._problem = null;
     this._needsImage = false;
+    this._readSize = null;
     this._placeholder = "";
     this._maskNote = "";
     this._readOnlyReason = null;
@@ -59,7 +60,7 @@ export class PointPicker {
     this._nudged = false;
 
     this._parts = buildPickerElements();
-    this._picture = new PictureView(this._parts.image, this._parts.mask, () => this._read());
+    this._picture = new PictureView(this._parts.image, this._parts.mask, () => this._pictureShown());
     this._numbers = new PairNumbers(this._parts, (end, pixels) => this._enter(end, pixels));
     /** The editor; it fills whatever it is put in. */
     this.element = this._parts.root;
@@ -141,8 +142,20 @@ export class PointPicker {
     this._pairs = pairs;
     this._problem = problem;
     this._needsImage = needsImage;
-    this._gesture = unfinished && { kind: "unfinished", handle: unfinished, towards: null };
+    this._readSize = this._imageSize;
+    this._gesture = unfinished && unfinishedPair(unfinished);
     if (this._selected && this._selected.index >= pairs.length) this._selected = null;
+    this._draw();
+  }
+
+  /** Another picture, or none. Only points in pixels mean other places on it; a gesture goes on over all others. */
+  _pictureShown() {
+    const isSameSize = String(this._imageSize) === String(this._readSize);
+    if (!isSameSize && parsePoints(this._text, null).needsImage) {
+      this._read();
+      return;
+    }
+    if (!this._imageSize) this._cancelDrag();
     this._draw();
   }
 
@@ -281,6 +294,7 @@ export class PointPicker {
   _move(event) {
     if (!event.isPrimary) return;
     this._showPlace(event);
+    if (!this._imageSize) return;
     if (this._isDragging && !(event.buttons & 1)) this._cancelDrag();
     const gesture = this._gesture;
     if (gesture?.kind === "unfinished") {
@@ -302,14 +316,15 @@ export class PointPicker {
     this._gesture = null;
     if (kind === "move" && isUnderWay) this._edit(this._moved(index, end, position));
     else if (kind === "place" && isUnderWay) this._add({ handle, target: position });
-    else if (kind === "place") this._gesture = { kind: "unfinished", handle, towards: null };
+    else if (kind === "place") this._gesture = unfinishedPair(handle);
     this._draw();
   }
 
-  /** Also called after every release, when there is no drag left to cancel. */
+  /** Also called after every release, when there is no drag left to cancel. A handle from before the drag stays. */
   _cancelDrag() {
     if (!this._isDragging) return;
-    this._gesture = null;
+    const { isSecondPress, handle } = this._gesture;
+    this._gesture = isSecondPress ? unfinishedPair(handle) : null;
     this._draw();
   }
 
@@ -481,4 +496,8 @@ export class PointPicker {
     const pixels = isShown ? normalisedToPixels(this._normalised(event), this._imageSize) : null;
     this._parts.place.textContent = pixels ? `x ${pixels[0].toFixed(1)}  y ${pixels[1].toFixed(1)}` : "";
   }
+}
+
+function unfinishedPair(handle) {
+  return { kind: "unfinished", handle, towards: null };
 }

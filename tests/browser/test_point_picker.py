@@ -346,6 +346,40 @@ def test_image_is_found_upstream(page: ComfyPage) -> None:
     assert picker.pairs() == [A], "points are kept throughout"
 
 
+def test_a_gesture_goes_on_over_another_picture(picker: Picker) -> None:
+    def show(image: str) -> None:
+        picker.page.evaluate(
+            """(image) => {
+                app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
+                app.canvas.setDirty(true, true);
+            }""",
+            image,
+        )
+        if image == "gone.png":
+            picker.wait_for_message("gone.png cannot be loaded")
+        else:
+            picker.wait_for_image(image)
+
+    picker.click(A[0])
+    show("gone.png")
+    picker.page.mouse.move(*picker.at(B[0]), steps=2)
+    show("wide.png")
+    picker.click(A[1])
+    assert picker.pairs() == near(picker, A)
+
+    picker.press(A[1])
+    picker.page.mouse.move(*picker.at(B[1]), steps=3)
+    show("folder/deep.png")
+    picker.page.mouse.move(*picker.at(C[1]), steps=3)
+    picker.page.mouse.up()
+    assert picker.pairs() == near(picker, (A[0], C[1]))
+
+    picker.set_text('[{"x": 32, "y": 16}, {"x": 48, "y": 16}]')
+    show("wide.png")
+    picker.click((32 / 300, 16 / 200), button="right")
+    assert picker.text() == "", "points in pixels are read again"
+
+
 def test_mask_is_shown(page: ComfyPage, screenshots: Path, request: pytest.FixtureRequest) -> None:
     load = add_node(page, "LoadImage", (-360, 0), image="masked.png")
     picker = Picker(page, add_node(page, NODE, (0, 0), [(load, 0, "image")]))
