@@ -11,6 +11,7 @@ import {
   endAt,
   isOnImage,
   letterbox,
+  normalisedToBox,
   normalisedToPixels,
   pixelsToNormalised,
 } from "./point_geometry.js";
@@ -235,6 +236,13 @@ export class PointPicker {
     return endAt(this._boxPoint(event), this._pairs, this._frame, GRAB_RADIUS * this._unit);
   }
 
+  /** A double click is no pair: the node refuses one whose handle is its target. */
+  _areApart(...ends) {
+    const [handle, target] = ends.map((end) => normalisedToBox(end, this._frame));
+    const zoom = this._parts.drawing.getBoundingClientRect().width / this._boxSize[0];
+    return distance(handle, target) * zoom >= DRAG_THRESHOLD;
+  }
+
   _isOnImage(event) {
     return isOnImage(this._boxPoint(event), this._frame, EDGE_TOLERANCE * this._unit);
   }
@@ -315,8 +323,9 @@ export class PointPicker {
     const { kind, isUnderWay, position, handle, index, end } = this._gesture;
     this._gesture = null;
     if (kind === "move" && isUnderWay) this._edit(this._moved(index, end, position));
-    else if (kind === "place" && isUnderWay) this._add({ handle, target: position });
-    else if (kind === "place") this._gesture = unfinishedPair(handle);
+    else if (kind === "place" && isUnderWay && this._areApart(handle, position)) {
+      this._add({ handle, target: position });
+    } else if (kind === "place") this._gesture = unfinishedPair(handle);
     this._draw();
   }
 
@@ -374,8 +383,9 @@ export class PointPicker {
   }
 
   _addInTheMiddle() {
-    const handle = this._gesture?.handle ?? [0.5, 0.5];
-    this._add({ handle, target: clampToImage([handle[0] + NEW_PAIR_LENGTH, handle[1]]) });
+    const [x, y] = this._gesture?.handle ?? [0.5, 0.5];
+    const length = x + NEW_PAIR_LENGTH <= 1 ? NEW_PAIR_LENGTH : -NEW_PAIR_LENGTH;
+    this._add({ handle: [x, y], target: [x + length, y] });
     return true;
   }
 

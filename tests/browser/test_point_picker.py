@@ -196,6 +196,9 @@ def test_a_drag_that_goes_wrong_changes_nothing(picker: Picker) -> None:
     picker.click(B[0])
     assert picker.drawing.locator(".unfinished").count() == 1
     assert picker.text() == before, "a handle alone is no pair"
+    picker.click(B[0])
+    assert picker.text() == before, "nor is a double click"
+    assert picker.drawing.locator(".unfinished").count() == 1
     picker.page.keyboard.press("Escape")
     assert picker.drawing.locator(".unfinished").count() == 0
 
