@@ -121,8 +121,7 @@ export class PointPicker {
   setReadOnly(reason) {
     if (reason === this._readOnlyReason) return;
     this._readOnlyReason = reason;
-    this._gesture = null;
-    this._draw();
+    this._read();
   }
 
   /**
@@ -376,10 +375,16 @@ export class PointPicker {
 
   _stepBack() {
     if (!this._gesture && !this._selected) return false;
-    if (this._gesture) this._gesture = null;
+    if (this._gesture) this._abandon();
     else this._selected = null;
     this._draw();
     return true;
+  }
+
+  /** A handle that is in the text is to leave the text too: the node refuses an odd number of points. */
+  _abandon() {
+    this._gesture = null;
+    if (parsePoints(this._text, this._imageSize).unfinished) this._edit(this._pairs);
   }
 
   _addInTheMiddle() {

@@ -474,6 +474,14 @@ def test_texts_of_others(picker: Picker, screenshots: Path, request: pytest.Fixt
     picker.click(C[1])
     assert picker.pairs() == near(picker, A, (C[0], C[1]))
 
+    picker.set_text(pixels)
+    before = history(picker.comfy_page)
+    picker.page.keyboard.press("Escape")
+    picker.page.wait_for_timeout(100)
+    assert picker.drawing.locator(".unfinished").count() == 0
+    assert picker.pairs() == near(picker, A), "the handle that is given up leaves the text"
+    assert history(picker.comfy_page) == before + 1
+
     broken = '{"v": 1, "points": [{"handle": [0.5, '
     picker.set_text(broken)
     picker.wait_for_message("cannot be shown: the text is not JSON")
