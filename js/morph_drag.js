@@ -9,7 +9,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { PointPicker } from "./point_picker.js";
-import { isAlphaOf, isLinked, loadedFile, locatorOf, originOf } from "./upstream_image.js";
+import { isAlphaOf, isLinked, keyOf, loadedFile, locatorOf, originOf } from "./upstream_image.js";
 
 const NODE = "MorphDragDragLatentOptimize";
 const MIN_HEIGHT = 280;
@@ -26,6 +26,9 @@ const pickers = new WeakMap();
 
 /** Those of the nodes in the graph that is shown, which is none of a subgraph's that is gone. */
 let inView = new Set();
+
+/** What each picture of a node's own last run was a picture of, by its address. */
+const pictured = new Map();
 
 let widgetsMade = 0;
 
@@ -106,6 +109,8 @@ function attachPicker(node) {
   });
   chain(node, "onExecuted", (output) => {
     lastRun = output?.picker_image?.[0] ?? null;
+    const origin = originOf(node, "image");
+    if (lastRun) pictured.set(view(lastRun), origin && keyOf(origin));
     node.setDirtyCanvas(true, true);
   });
 }
@@ -155,7 +160,7 @@ function showImage(picker, node, lastRun) {
     picker.setPicture(pictureOf(file, showMask), `${file.filename} cannot be loaded.`);
     return;
   }
-  const url = (origin && lastImageOf(origin.node)) ?? ownImage(node, lastRun);
+  const url = origin && (lastImageOf(origin.node) ?? ownImage(node, lastRun, keyOf(origin)));
   picker.setPicture(url ? { url } : null, origin ? RUN_ONCE : CONNECT_AN_IMAGE);
 }
 
@@ -170,10 +175,16 @@ function lastImageOf(node) {
   return image ? view(image) : null;
 }
 
-/** After undo the node is a new one that has not seen its own last run; ComfyUI has. */
-function ownImage(node, lastRun) {
+/**
+ * The picture of the node's own last run, unless that had its image from elsewhere. After undo the node is a new one
+ * that has not seen the run; ComfyUI has. A run this page has not seen, of a workflow just opened, was of that workflow.
+ */
+function ownImage(node, lastRun, origin) {
   const image = lastRun ?? app.nodeOutputs?.[locatorOf(node)]?.picker_image?.[0];
-  return image ? view(image) : null;
+  if (!image) return null;
+  const url = view(image);
+  if (!pictured.has(url)) pictured.set(url, origin);
+  return pictured.get(url) === origin ? url : null;
 }
 
 function view({ filename, subfolder = "", type = "temp", ...options }) {

@@ -22,6 +22,15 @@ export function originOf(node, inputName) {
   return originOfInput(node, indexOfInput(node, inputName), [], 0);
 }
 
+/**
+ * A name for an origin, which it keeps when undo makes its node anew.
+ * @param {Origin} origin
+ * @returns {string}
+ */
+export function keyOf({ node, slot, hosts }) {
+  return [...[...hosts, node].map(locatorOf), slot].join(" ");
+}
+
 /** Whether anything is linked to an input, whatever it leads to. */
 export function isLinked(node, inputName) {
   return Boolean(linkInto(node, indexOfInput(node, inputName)));

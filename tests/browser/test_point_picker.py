@@ -342,8 +342,12 @@ def test_image_is_found_upstream(page: ComfyPage) -> None:
     picker.wait_for_image("tall.png")
     ran(scale, {"images": [{"filename": "wide.png", "subfolder": "", "type": "input"}]})
     picker.wait_for_image("wide.png")
-    page.page.evaluate("(id) => app.graph.remove(app.graph.getNodeById(id))", scale)
-    picker.wait_for_image("tall.png")
+    other = link("ImageScale", [(reroute, 0, "image")])
+    picker.wait_for_message("Run once")  # the last run was of another image
+    ran(drag, {"picker_image": [{"filename": "deep.png", "subfolder": "folder", "type": "input"}]})
+    picker.wait_for_image("deep.png")
+    page.page.evaluate("(id) => app.graph.remove(app.graph.getNodeById(id))", other)
+    picker.wait_for_message("Connect an image")
     link("LoadImage", image="gone.png")
     picker.wait_for_message("gone.png cannot be loaded")
     assert picker.pairs() == [A], "points are kept throughout"
