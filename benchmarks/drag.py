@@ -144,13 +144,14 @@ def table(results: list[tuple[str, dict[str, Tensor]]]) -> str:
         "|---" * (4 + len(kinds)) + "|",
     ]
     for method in results[0][1]:
-        left, outside, answer = torch.stack([values[method] for _, values in results]).quantile(0.5, dim=0).tolist()
+        left, outside, answer = torch.stack([values[method] for _, values in results]).quantile(0.5, dim=0)
         by_kind = [
             torch.stack([values[method][0] for kind, values in results if kind == wanted]).quantile(0.5).item()
             for wanted in kinds
         ]
+        fidelity = " | ".join(f"{value:.1f} dB" if value.isfinite() else "exact" for value in (outside, answer))
         shares = " | ".join(f"{share:.0%}" for share in by_kind)
-        lines.append(f"| {method} | {left:.0%} | {outside:.1f} dB | {answer:.1f} dB | {shares} |")
+        lines.append(f"| {method} | {left:.0%} | {fidelity} | {shares} |")
     return "\n".join(lines)
 
 

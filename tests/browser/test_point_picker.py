@@ -575,7 +575,9 @@ def test_nothing_is_kept_of_a_subgraph_that_is_gone(page: ComfyPage) -> None:
         app.canvas.openSubgraph(node.subgraph, node);
         return node.id;
     }"""
-    remove = "(id) => { const node = app.graph.getNodeById(id); app.canvas.setGraph(app.graph); app.graph.remove(node); }"
+    remove = (
+        "(id) => { const node = app.graph.getNodeById(id); app.canvas.setGraph(app.graph); app.graph.remove(node); }"
+    )
     for leave in (remove, "() => { app.canvas.setGraph(app.graph); app.graph.clear(); }"):
         drag = add_node(page, NODE, (0, 0))
         assert observed() == 1
