@@ -1,7 +1,7 @@
 """The seam between methods and models: a model is a callable `denoise(x, sigma) -> x0`."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -25,20 +25,20 @@ def unet_denoiser(
     context: Tensor,
     train_sigmas: Tensor,
     prediction: Prediction = "epsilon",
-    added: dict[str, Tensor] | None = None,
+    added: Mapping[str, Any] | None = None,
 ) -> Denoise:
     """A diffusers UNet as a `Denoise`.
 
-    context: text embeddings (B or 1, T, D). train_sigmas: (T,), see `schedule.sigmas_of`. added: SDXL's
-    `added_cond_kwargs`. The scalings are those of Karras et al. (2022), table 1, column "VP", for the
-    network's own discrete timesteps.
+    context: text embeddings (B or 1, T, D). train_sigmas: (T,), see `schedule.sigmas_of`. added: what else the UNet is
+    called with, for SDXL its `added_cond_kwargs`. The scalings are those of Karras et al. (2022), table 1, column "VP",
+    for the network's own discrete timesteps.
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         timestep = timestep_of(sigma, train_sigmas)
         rows = context.expand(len(x), -1, -1)
         scaled = x / (sigma**2 + 1) ** 0.5
-        output = unet(scaled.to(unet.dtype), timestep, rows.to(unet.dtype), added_cond_kwargs=added).sample
+        output = unet(scaled.to(unet.dtype), timestep, rows.to(unet.dtype), **(added or {})).sample
         return to_x0(x, output.to(x.dtype), sigma, prediction)
 
     return denoise

@@ -1,9 +1,9 @@
 """Fitting a LoRA to one image, so that a diffusion model knows that image (DiffMorpher 3.1, DragDiffusion 3.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -51,13 +51,13 @@ def fit_lora(
     train_alphas: Tensor,
     config: LoraFit | None = None,
     prediction: Prediction = "epsilon",
-    added: dict[str, Tensor] | None = None,
+    added: Mapping[str, Any] | None = None,
     on_step: OnStep | None = None,
 ) -> FittedLora:
     """Train a LoRA on all attention projections to predict the noise in one latent; the UNet stays as it was.
 
-    latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. Noise and
-    timestep are drawn anew each step from `config.seed`. LoRA and optimiser are float32 whatever the UNet is; the loss
+    latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. added: what else
+    the UNet is called with, see `unet_denoiser`. Noise and timestep are drawn anew each step from `config.seed`. LoRA and optimiser are float32 whatever the UNet is; the loss
     of a float16 UNet is scaled, so that small gradients survive (Micikevicius et al. 2018). Raises `InvalidInput`
     for a batch and when the UNet's output is not finite.
     """
@@ -77,7 +77,7 @@ def fit_lora(
             z = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
             target = noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
             with torch.autocast(x0.device.type, unet.dtype, enabled=unet.dtype != torch.float32):
-                output = unet(z.to(unet.dtype), t, context.to(unet.dtype), added_cond_kwargs=added).sample
+                output = unet(z.to(unet.dtype), t, context.to(unet.dtype), **(added or {})).sample
             loss = mse_loss(output.float(), target)
             if not torch.isfinite(loss):
                 raise InvalidInput(f"the model's output at step {step + 1} is not finite in {unet.dtype}; use float32")

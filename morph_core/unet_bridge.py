@@ -20,32 +20,55 @@ if TYPE_CHECKING:
 def diffusers_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """`UNet2DConditionModel`'s arguments for an original-layout UNet configuration.
 
-    config: `in_channels`, `out_channels`, `model_channels`, `channel_mult`, `num_res_blocks`, `transformer_depth` (one
-    entry a residual block), `context_dim`, `use_linear_in_transformer`, and `num_heads` or `num_head_channels`.
-    Raises `UnsupportedModel` for UNets with other inputs than a latent, a timestep and text.
+    config: `in_channels`, `out_channels`, `model_channels`, `channel_mult`, `num_res_blocks`, `transformer_depth` and
+    `transformer_depth_output` (one entry a residual block, from the outermost level in), `transformer_depth_middle`,
+    `context_dim`, `use_linear_in_transformer`, `num_heads` or `num_head_channels`, and, of UNets that take a vector
+    beside the text as SDXL's do, its width `adm_in_channels`: the diffusers UNet takes it whole, as `class_labels`.
+    Raises `UnsupportedModel` for inpainting UNets and for pruned ones, whose depths differ within a level.
     """
     widths = [config["model_channels"] * m for m in config["channel_mult"]]
-    blocks = config["num_res_blocks"]
-    if len(set(blocks)) != 1 or config["in_channels"] != config["out_channels"] or config.get("adm_in_channels"):
-        raise UnsupportedModel(
-            "only text-to-image UNets of the SD 1.x and 2.x kind can be used here "
-            f"(in_channels {config['in_channels']}, adm_in_channels {config.get('adm_in_channels')})"
-        )
-    depth = [config["transformer_depth"][level * blocks[0]] for level in range(len(widths))]
+    depth = _depth_of_levels(config)
+    middle = config["transformer_depth_middle"]
     head_width = config.get("num_head_channels", -1)
     heads = [width // head_width if head_width > 0 else config["num_heads"] for width in widths]
     return {
         "in_channels": config["in_channels"],
         "out_channels": config["out_channels"],
         "block_out_channels": tuple(widths),
-        "layers_per_block": blocks[0],
+        "layers_per_block": config["num_res_blocks"][0],
         "cross_attention_dim": config["context_dim"],
         "attention_head_dim": tuple(heads),  # diffusers' name for the number of heads
-        "transformer_layers_per_block": tuple(d or 1 for d in depth),
+        "transformer_layers_per_block": tuple(d or middle for d in depth),  # the last one's is the middle block's too
         "use_linear_projection": config["use_linear_in_transformer"],
         "down_block_types": tuple("CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depth),
         "up_block_types": tuple("CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depth)),
+        "class_embed_type": "projection" if config.get("adm_in_channels") else None,
+        "projection_class_embeddings_input_dim": config.get("adm_in_channels"),
     }
+
+
+def _depth_of_levels(config: Mapping[str, Any]) -> list[int]:
+    """Transformer blocks in a residual block of each level, outermost first."""
+    if config["in_channels"] != config["out_channels"]:
+        raise UnsupportedModel(
+            f"the model takes {config['in_channels']} channels and returns {config['out_channels']}: an inpainting or "
+            "instruction model; load a text-to-image checkpoint"
+        )
+    levels, blocks = len(config["channel_mult"]), config["num_res_blocks"][0]
+    depth = config["transformer_depth"][::blocks]
+    whole = {
+        "num_res_blocks": [blocks] * levels,
+        "transformer_depth": [d for d in depth for _ in range(blocks)],
+        "transformer_depth_middle": depth[-1] or max(1, config["transformer_depth_middle"]),
+        "transformer_depth_output": [d for d in depth for _ in range(blocks + 1)],
+    }
+    for name, expected in whole.items():
+        if config[name] != expected:
+            raise UnsupportedModel(
+                f"the model's {name} is {config[name]}, expected {expected}: a pruned UNet (such as SSD-1B); load an "
+                "SD 1.x, 2.x or SDXL checkpoint"
+            )
+    return list(depth)
 
 
 def build_shared_unet(
@@ -69,7 +92,7 @@ def build_shared_unet(
         aliases[name] = ordinary_alias(source)
     unused = set(state) - {key_map[name] for name in aliases}
     if unused:
-        raise UnsupportedModel(f"the model has weights that an SD 1.x or 2.x UNet has not, such as {min(unused)}")
+        raise UnsupportedModel(f"the model has weights that an SD 1.x, 2.x or SDXL UNet has not, such as {min(unused)}")
     unet.load_state_dict(aliases, assign=True)
     return unet.requires_grad_(False).eval()
 

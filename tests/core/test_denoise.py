@@ -122,9 +122,10 @@ def test_added_conditions_reach_the_unet(make_unet):
         addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=8 * 6 + 16
     )
     x = latents()
-    added = {"text_embeds": torch.randn(2, 16), "time_ids": torch.arange(12.0).reshape(2, 6)}
-    noise = sdxl(x / (SIGMAS[500] ** 2 + 1).sqrt(), 500, context(2), added_cond_kwargs=added).sample
+    added = {"added_cond_kwargs": {"text_embeds": torch.randn(2, 16), "time_ids": torch.arange(12.0).reshape(2, 6)}}
+    noise = sdxl(x / (SIGMAS[500] ** 2 + 1).sqrt(), 500, context(2), **added).sample
     x0 = unet_denoiser(sdxl, context(2), SIGMAS, added=added)(x, SIGMAS[500])
     torch.testing.assert_close(x0, x - SIGMAS[500] * noise, rtol=1e-4, atol=1e-4)
-    other = unet_denoiser(sdxl, context(2), SIGMAS, added={**added, "text_embeds": torch.ones(2, 16)})
+    changed = {**added["added_cond_kwargs"], "text_embeds": torch.ones(2, 16)}
+    other = unet_denoiser(sdxl, context(2), SIGMAS, added={"added_cond_kwargs": changed})
     assert (other(x, SIGMAS[500]) - x0).abs().max() > 1e-2

@@ -13,6 +13,8 @@ SD1 = {  # two levels, attention on the first only, heads by number and convolut
     "channel_mult": [1, 2],
     "num_res_blocks": [2, 2],
     "transformer_depth": [1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 0, 0, 0],
     "context_dim": 16,
     "num_heads": 4,
     "num_head_channels": -1,
@@ -108,12 +110,12 @@ class OriginalLayout:
         self.weight("out.2", 4, 32, 3, 3)
 
 
-def converted(state):
+def converted(state, **config):
     """The state under diffusers' names; the tensors are the same objects."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in state.items()}
-    return convert_ldm_unet_checkpoint(prefixed, {"layers_per_block": 2})
+    return convert_ldm_unet_checkpoint(prefixed, {"layers_per_block": 2, **config})
 
 
 def key_map(state):
@@ -144,6 +146,37 @@ def test_it_computes_what_the_converted_model_computes(config, linear, heads):
         torch.testing.assert_close(forward(unet), expected, rtol=0, atol=1e-6)
         unet.up_blocks[1].attentions[0].transformer_blocks[0].attn1.heads = 8  # a wrong number of heads would show
         assert (forward(unet) - expected).abs().max() > 1e-3
+
+
+def test_the_vector_beside_the_text_is_sdxls_pooled_text_and_sizes():
+    """Diffusers' own SDXL UNet embeds the six sizes itself; the original layout takes them embedded, in one vector."""
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    layout = OriginalLayout(True)
+    layout.weight("label_emb.0.0", 128, 16 + 6 * 8)
+    layout.weight("label_emb.0.2", 128, 128)
+    reference = UNet2DConditionModel(
+        **same_in_diffusers(True, (2, 4)),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+    ).eval()
+    reference.load_state_dict(converted(layout.state, addition_embed_type="text_time"))
+    names = key_map(layout.state) | {
+        f"class_embedding.linear_{i}.{part}": f"label_emb.0.{2 * (i - 1)}.{part}"
+        for i in (1, 2)
+        for part in ("weight", "bias")
+    }
+    unet = build_shared_unet(layout.state, {**SD2, "adm_in_channels": 16 + 6 * 8}, names)
+    pooled, sizes = torch.randn(2, 16), torch.tensor([[512.0, 768, 0, 8, 512, 768], [64, 64, 4, 0, 64, 64]])
+    embedded = get_timestep_embedding(sizes.flatten(), 8, flip_sin_to_cos=True, downscale_freq_shift=0)
+    vector = torch.cat([pooled, embedded.reshape(2, -1)], dim=1)
+    x, context = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        expected = reference(x, 500, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes}).sample
+        torch.testing.assert_close(unet(x, 500, context, vector).sample, expected, rtol=0, atol=1e-6)
+        assert (unet(x, 500, context, vector.flip(0)).sample - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("config", "linear", "heads"), VARIANTS)
@@ -215,15 +248,17 @@ def test_an_alias_of_an_inference_tensor_is_an_ordinary_one():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "complaint"),
     [
-        {"in_channels": 9},
-        {"adm_in_channels": 2816},
-        {"num_res_blocks": [2, 1]},
+        ({"in_channels": 9}, "takes 9 channels and returns 4: an inpainting"),
+        ({"num_res_blocks": [2, 1]}, r"num_res_blocks is \[2, 1\], expected \[2, 2\]: a pruned"),
+        ({"transformer_depth": [1, 2, 0, 0]}, r"transformer_depth is \[1, 2, 0, 0\], expected \[1, 1, 0, 0\]"),
+        ({"transformer_depth_middle": -1}, "transformer_depth_middle is -1, expected 1"),
+        ({"transformer_depth_output": [1, 1, 2, 0, 0, 0]}, "transformer_depth_output"),
     ],
 )
-def test_unets_of_other_kinds_are_refused(change):
-    with pytest.raises(UnsupportedModel, match="SD 1.x and 2.x"):
+def test_unets_of_other_kinds_are_refused(change, complaint):
+    with pytest.raises(UnsupportedModel, match=complaint):
         diffusers_config({**SD1, **change})
 
 
@@ -257,6 +292,7 @@ def test_the_configurations_of_stable_diffusion(levels):
             "channel_mult": [1, 2, 4, 4][:levels],
             "num_res_blocks": [2] * levels,
             "transformer_depth": [1, 1] * (levels - 1) + [0, 0],
+            "transformer_depth_output": [1, 1, 1] * (levels - 1) + [0, 0, 0],
             "context_dim": 768,
             "num_heads": 8,
         }
