@@ -57,9 +57,9 @@ def fit_lora(
     """Train a LoRA on all attention projections to predict the noise in one latent; the UNet stays as it was.
 
     latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. added: what else
-    the UNet is called with, see `unet_denoiser`. Noise and timestep are drawn anew each step from `config.seed`. LoRA and optimiser are float32 whatever the UNet is; the loss
-    of a float16 UNet is scaled, so that small gradients survive (Micikevicius et al. 2018). Raises `InvalidInput`
-    for a batch and when the UNet's output is not finite.
+    the UNet is called with, see `unet_denoiser`. Noise and timestep are drawn anew each step from `config.seed`. LoRA
+    and optimiser are float32 whatever the UNet is; the loss of a float16 UNet is scaled, so that small gradients
+    survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the UNet's output is not finite.
     """
     config = config or LoraFit()
     if len(latent) != 1:

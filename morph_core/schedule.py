@@ -38,9 +38,9 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int) -> Tensor:
 
 
 def timestep_of(sigma: Tensor, train_sigmas: Tensor) -> Tensor:
-    """The (fractional) training timestep with this sigma, by interpolation in log sigma. Same shape as `sigma`."""
-    log_sigmas, log_sigma = train_sigmas.log(), sigma.log()
-    high = torch.searchsorted(log_sigmas, log_sigma.contiguous()).clamp(1, len(log_sigmas) - 1)
-    low_value, high_value = log_sigmas[high - 1], log_sigmas[high]
-    share = ((log_sigma - low_value) / (high_value - low_value)).clamp(0, 1)
-    return high - 1 + share
+    """The training timestep whose sigma is nearest on a logarithmic scale: the network knows none in between.
+
+    Same shape as `sigma`, int64.
+    """
+    known = sigma.clamp(train_sigmas[0], train_sigmas[-1])
+    return (known.log()[..., None] - train_sigmas.log()).abs().argmin(-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..morph_core.denoise import Prediction
 from ..morph_core.errors import InvalidInput, UnsupportedModel
 from ..morph_core.unet_bridge import build_shared_unet
+from .weights import computing_weights
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -46,7 +47,7 @@ def unet_config(model: "ModelPatcher") -> dict[str, Any]:
     network = model.model.diffusion_model
     if not isinstance(network, UNetModel):
         raise UnsupportedModel(
-            f"model is a {type(network).__name__}, not a UNet; load a Stable Diffusion 1.x or 2.x checkpoint"
+            f"model is a {type(network).__name__}, not a UNet; load a Stable Diffusion 1.x, 2.x or XL checkpoint"
         )
     _prediction(model)
     config: dict[str, Any] = model.model.model_config.unet_config
@@ -79,37 +80,47 @@ def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
         schedule = type(sampling).__bases__[0].__name__
         raise UnsupportedModel(f"model is sampled as {schedule}; connect it without that sampling patch")
     _warn_of_patches(model)
-    comfy.model_management.load_models_gpu([model], memory_required=ALL_MEMORY, force_full_load=True)
-    network, device = model.model.diffusion_model, model.load_device
-    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    loaded = _with_weights_in_memory(model)
+    comfy.model_management.load_models_gpu([loaded], memory_required=ALL_MEMORY, force_full_load=True)
+    network, device = loaded.model.diffusion_model, loaded.load_device
+    dtype = loaded.model.manual_cast_dtype or loaded.model.get_dtype()
     with torch.inference_mode(False), torch.enable_grad():
-        state = {name: tensor.to(device, dtype) for name, tensor in network.state_dict().items()}
+        state = computing_weights(network, device, dtype)
         unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
         sigmas = sampling.sigmas.detach().cpu().clone()
         yield BridgedModel(unet, 1 / (1 + sigmas**2), _prediction(model), device)
 
 
+def _with_weights_in_memory(model: "ModelPatcher") -> "ModelPatcher":
+    """Since 0.16 ComfyUI may read a weight only when its layer runs; a clone without that has them all."""
+    is_dynamic = getattr(model, "is_dynamic", None)
+    return model.clone(disable_dynamic=True) if is_dynamic and is_dynamic() else model  # type: ignore[call-arg]
+
+
 def _warn_of_patches(model: "ModelPatcher") -> None:
+    """Say what of the MODEL is not in its weights, and so not in the bridge."""
     options = model.model_options.get("transformer_options", {})
-    if any(options.get(kind) for kind in ("patches", "patches_replace", "wrappers")):
+    unseen = {
+        "attention or block patches": any(options.get(kind) for kind in ("patches", "patches_replace")),
+        "wrappers (such as LoRA Blend)": any(model.wrappers.values())
+        or "model_function_wrapper" in model.model_options,
+        "replaced layers": any(key.startswith("diffusion_model.") for key in model.object_patches),
+    }
+    if any(unseen.values()):
+        names = ", ".join(name for name, there in unseen.items() if there)
         logging.warning(
-            "Morph & Drag: this node optimises through the model's weights, LoRAs included; other patches of the MODEL "
-            "(attention, wrappers such as LoRA Blend) have no effect in it, only in KSampler"
+            f"Morph & Drag: the MODEL has {names}. This node works with the model's weights, LoRAs included; the rest "
+            "has no effect in it, only in KSampler"
         )
 
 
-def check_fits(model: "ModelPatcher", samples: Tensor, latent_name: str, embedding: Tensor, text_name: str) -> None:
-    """Raise when a latent or a prompt was made for another model. samples: (B, C, H, W). embedding: (B, T, D)."""
-    config = unet_config(model)
-    if samples.shape[1] != config["in_channels"]:
+def check_latent(model: "ModelPatcher", samples: Tensor, name: str) -> None:
+    """Raise when a latent (B, C, H, W) was made for another model. name: of the input."""
+    channels = unet_config(model)["in_channels"]
+    if samples.shape[1] != channels:
         raise InvalidInput(
-            f"{latent_name} has {samples.shape[1]} channels, model takes {config['in_channels']}; "
+            f"{name} has {samples.shape[1]} channels, model takes {channels}; "
             "encode the image with this model's own VAE"
-        )
-    if embedding.shape[-1] != config["context_dim"]:
-        raise InvalidInput(
-            f"{text_name} is {embedding.shape[-1]} wide, model takes {config['context_dim']}; "
-            "encode the prompt with this model's own CLIP"
         )
 
 

@@ -20,8 +20,9 @@ from ..morph_core.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, un
 from ..morph_core.paths import as_image, draw_paths
 from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
 from ..morph_core.schedule import sigmas_of
-from .adapters import CATEGORY, image_of_one, names_the_node, single_conditioning, single_latent
-from .bridge import bridged, check_fits, scaled_latent
+from .adapters import CATEGORY, image_of_one, names_the_node, single_latent
+from .bridge import bridged, check_latent, scaled_latent
+from .prompt import Prompt, read_prompt
 from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
 
 OptionsType = io.Custom("DRAG_OPTIONS")
@@ -162,8 +163,8 @@ class DragLatentOptimize(io.ComfyNode):
             # Not an exception: the picture must reach the picker, to pick points on.
             return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
         samples = single_latent(latent, "latent")
-        embedding, _ = single_conditioning(positive, "positive")
-        check_fits(model, samples, "latent", embedding, "positive")
+        check_latent(model, samples, "latent")
+        prompt = read_prompt(model, positive, "positive", samples)
         size = (picture.shape[1], picture.shape[0])
         crop = seen_by_vae(size, (samples.shape[3], samples.shape[2]))
         pairs = crop.points(parse_points(points, size))
@@ -172,9 +173,7 @@ class DragLatentOptimize(io.ComfyNode):
         settings = _check_options(options)
         config = replace(published(objective), **settings.numbers)
         watch = _Watch(picture, crop, pairs)
-        result, rows = _optimise(
-            model, samples, embedding, sigmas, pairs, config, _mask_of(mask, crop), settings, watch
-        )
+        result, rows = _optimise(model, samples, prompt, sigmas, pairs, config, _mask_of(mask, crop), settings, watch)
         _tell(result)
         batch = {**latent, "samples": rows, SIGMA_KEY: sigmas[result.level].item()}
         if "batch_index" in latent:
@@ -202,7 +201,7 @@ def _check_options(options: Any) -> _Options:
 def _optimise(
     model: Any,
     samples: Tensor,
-    embedding: Tensor,
+    prompt: Prompt,
     sigmas: Tensor,
     points: DragPoints,
     config: DragLatent,
@@ -215,7 +214,8 @@ def _optimise(
         if options.checkpointing:
             bridge.unet.enable_gradient_checkpointing()
         train_sigmas = sigmas_of(bridge.train_alphas).to(bridge.device)
-        denoise = unet_denoiser(bridge.unet, embedding.clone().to(bridge.device), train_sigmas, bridge.prediction)
+        text = prompt.to(bridge.device, bridge.unet.dtype)
+        denoise = unet_denoiser(bridge.unet, text.context, train_sigmas, bridge.prediction, text.added)
         result = drag_latent(
             unet_features(bridge.unet, denoise, options.block),
             scaled_latent(model, samples),

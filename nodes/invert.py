@@ -9,8 +9,9 @@ import torch
 from comfy_api.latest import io
 
 from ..morph_core import ddim
-from .adapters import CATEGORY, names_the_node, single_conditioning, single_latent
-from .bridge import check_fits
+from .adapters import CATEGORY, names_the_node, single_latent
+from .bridge import check_latent
+from .prompt import read_prompt
 from .sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
 
 
@@ -48,8 +49,8 @@ class DdimInvert(io.ComfyNode):
         start_at_step: int,
     ) -> io.NodeOutput:
         samples = single_latent(latent_image, "latent_image")
-        embedding, _ = single_conditioning(positive, "positive")
-        check_fits(model, samples, "latent_image", embedding, "positive")
+        check_latent(model, samples, "latent_image")
+        read_prompt(model, positive, "positive", samples)  # refuses one that was made for another model
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         inverted = comfy.sample.sample_custom(
             model,

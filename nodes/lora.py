@@ -21,10 +21,10 @@ from .adapters import (
     check_batch,
     names_the_node,
     progress,
-    single_conditioning,
     single_latent,
 )
-from .bridge import bridged, check_fits, scaled_latent, unet_config
+from .bridge import bridged, check_latent, scaled_latent, unet_config
+from .prompt import read_prompt
 
 NETWORK = "diffusion_model."
 TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
@@ -93,18 +93,20 @@ class FitImageLora(io.ComfyNode):
         seed: int,
     ) -> io.NodeOutput:
         samples = single_latent(latent, "latent")
-        embedding, _ = single_conditioning(positive, "positive")
-        check_fits(model, samples, "latent", embedding, "positive")
+        check_latent(model, samples, "latent")
+        prompt = read_prompt(model, positive, "positive", samples)
         config = LoraFit(rank=rank, steps=steps, learning_rate=learning_rate, seed=seed)
         with bridged(model) as bridge:
+            text = prompt.to(bridge.device, bridge.unet.dtype)
             fitted = fit_lora(
                 bridge.unet,
                 scaled_latent(model, samples),
-                embedding.detach().clone().to(bridge.device),
+                text.context,
                 bridge.train_alphas,
                 config,
                 bridge.prediction,
-                on_step=progress(steps),
+                text.added,
+                progress(steps),
             )
         return io.NodeOutput(fitted.weights, {"loss": fitted.losses})
 

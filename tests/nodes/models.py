@@ -39,18 +39,29 @@ DIT = {
 }
 
 
+POOLED_WIDTH = 64
+
+
 class _SD2(comfy.supported_models.SD20):
     unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
 
 
+class _SDXL(comfy.supported_models.SDXL):
+    unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
+
+
 def _patcher(
-    config_class: type, unet_config: dict[str, Any], kind: ModelType, network: type | None = None
+    config_class: type,
+    unet_config: dict[str, Any],
+    kind: ModelType,
+    base_class: type = BaseModel,
+    **network: Any,
 ) -> ModelPatcher:
     config = config_class({**unet_config, "dtype": torch.float32})
     config.set_inference_dtype(torch.float32, None)
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(0)
-        base = BaseModel(config, kind, **({"unet_model": network} if network else {})).eval()
+        base = base_class(config, kind, **network).eval()
         for parameter in base.diffusion_model.parameters():  # ComfyUI leaves them uninitialised, or zero
             torch.nn.init.normal_(parameter, std=0.1)
     device = comfy.model_management.get_torch_device()
@@ -73,19 +84,44 @@ def inpainting() -> ModelPatcher:
 
 
 def sdxl() -> ModelPatcher:
-    """As SDXL: a UNet that takes a pooled text embedding as well."""
-    config = {**UNET, "adm_in_channels": 32, "num_classes": "sequential", "use_linear_in_transformer": True}
-    return _patcher(comfy.supported_models.SD15, config, ModelType.EPS)
+    """As SDXL: a UNet that takes pooled text and six sizes as well, with deeper transformers further in."""
+    config = {
+        **UNET,
+        "adm_in_channels": POOLED_WIDTH + 6 * 256,
+        "num_classes": "sequential",
+        "use_linear_in_transformer": True,
+        "transformer_depth": [0, 0, 1, 1, 2, 2],
+        "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+        "transformer_depth_middle": 2,
+    }
+    return _patcher(_SDXL, config, ModelType.EPS, comfy.model_base.SDXL)
+
+
+def pruned() -> ModelPatcher:
+    """As SSD-1B: layers of an SDXL taken out here and there."""
+    config = {**UNET, "transformer_depth_output": [1, 1, 1, 0, 1, 1, 1, 1, 1], "use_linear_in_transformer": True}
+    return _patcher(_SD2, config, ModelType.EPS)
 
 
 def dit() -> ModelPatcher:
     """As Stable Diffusion 3: a transformer."""
-    return _patcher(comfy.supported_models.SD3, DIT, ModelType.FLOW, OpenAISignatureMMDITWrapper)
+    return _patcher(comfy.supported_models.SD3, DIT, ModelType.FLOW, unet_model=OpenAISignatureMMDITWrapper)
 
 
 def flow() -> ModelPatcher:
     """A UNet that is sampled by flow matching."""
     return _patcher(comfy.supported_models.SD15, UNET, ModelType.FLOW)
+
+
+def stored_as(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
+    """The same weights in another type, computed with in float32: what ComfyUI calls manual cast."""
+    source = model.model
+    config = type(source.model_config)({**source.model_config.unet_config, "dtype": dtype})
+    config.set_inference_dtype(dtype, torch.float32)
+    with torch.inference_mode():
+        base = type(source)(config, source.model_type).eval()
+        base.diffusion_model.load_state_dict(source.diffusion_model.state_dict())
+    return ModelPatcher(base, load_device=model.load_device, offload_device=model.offload_device)
 
 
 def sampled_as(model: ModelPatcher, *bases: type) -> ModelPatcher:

@@ -210,13 +210,13 @@ def test_models_of_other_kinds(node: str, make: Callable[[], Any], patterns: tup
     assert_says(refusal(make(), node, UnsupportedModel), "^model ", *patterns)
 
 
-def test_fitting_a_lora_on_sdxl() -> None:
-    assert_says(refusal(models.sdxl(), "FitImageLora", UnsupportedModel), "SD 1.x and 2.x")
+@pytest.mark.parametrize("node", ["FitImageLora", "DdimInvert"])
+def test_a_prompt_without_what_sdxl_needs(node: str) -> None:
+    assert_says(refusal(models.sdxl(), node, InvalidInput), "positive has no pooled_output", "own CLIP")
 
 
-def test_dragging_on_sdxl() -> None:
-    noise = {"samples": 3 * normal(1, 4, 8, 8) / 0.18215}
-    assert_says(refusal(models.sdxl(), "DragLatentOptimize", UnsupportedModel, latent=noise), "SD 1.x and 2.x")
+def test_a_pruned_sdxl() -> None:
+    assert_says(refusal(models.pruned(), "FitImageLora", UnsupportedModel), "transformer_depth_output", "pruned")
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,22 @@
 from typing import Any
 
 import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
 import comfy.utils
 import pytest
 import torch
 from torch import Tensor
 
 from morph_pack.morph_core.denoise import unet_denoiser
-from morph_pack.morph_core.errors import UnsupportedModel
+from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
 from morph_pack.nodes.bridge import bridged, scaled_latent
+from morph_pack.nodes.prompt import read_prompt
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, with_lora
 
-KINDS = {"toy": None, "SD 1": models.sd1, "SD 2": models.sd2}
+KINDS = {"toy": None, "SD 1": models.sd1, "SD 2": models.sd2, "SDXL": models.sdxl}
+POOLED = {"pooled_output": normal(1, models.POOLED_WIDTH, seed=7)}  # what CLIP Text Encode gives for SDXL; else unused
 
 
 @pytest.fixture(params=list(KINDS))
@@ -23,27 +27,68 @@ def any_model(request: pytest.FixtureRequest, model: Any) -> Any:
     return make() if make else model
 
 
-def through_bridge(model: Any, x: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
-    with torch.inference_mode(), bridged(model) as bridge, torch.no_grad():
-        train_sigmas = ((1 - bridge.train_alphas) / bridge.train_alphas) ** 0.5
-        return unet_denoiser(bridge.unet, text, train_sigmas, bridge.prediction)(x, sigma)
+def through_bridge(model: Any, x: Tensor, sigma: Tensor, positive: Any) -> Tensor:
+    with torch.inference_mode():
+        prompt = read_prompt(model, positive, "positive", x[:1])
+        with bridged(model) as bridge, torch.no_grad():
+            train_sigmas = ((1 - bridge.train_alphas) / bridge.train_alphas) ** 0.5
+            text = prompt.to(bridge.device, bridge.unet.dtype)
+            return unet_denoiser(bridge.unet, text.context, train_sigmas, bridge.prediction, text.added)(x, sigma)
 
 
-def through_comfyui(model: Any, x: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
+def through_comfyui(model: Any, x: Tensor, sigma: Tensor, positive: Any) -> Tensor:
+    """As KSampler calls the model: with all that ComfyUI makes of a CONDITIONING."""
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
-        return model.model.apply_model(x, sigma.expand(len(x)), c_crossattn=text)
+        conds = comfy.sampler_helpers.convert_cond(positive)
+        (cond,) = comfy.samplers.encode_model_conds(model.model.extra_conds, conds, x, x.device, "positive")
+        inputs = {name: value.process_cond(len(x)).cond for name, value in cond["model_conds"].items()}
+        return model.model.apply_model(x, sigma.expand(len(x)), **inputs)
+
+
+def assert_same_output(actual: Tensor, expected: Tensor) -> None:
+    scale = float(expected.abs().max())
+    assert scale > 0.1
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * max(1.0, scale))
 
 
 @pytest.mark.parametrize("timestep", [0, 1, 499, 999])
-def test_it_computes_what_comfyui_computes(any_model: Any, timestep: int) -> None:
+@pytest.mark.parametrize("size", [(8, 8), (9, 13)])  # odd sizes are rounded up on the way down, and back on the way up
+def test_it_computes_what_comfyui_computes(any_model: Any, size: tuple[int, int], timestep: int) -> None:
     sigma = any_model.get_model_object("model_sampling").sigmas[timestep].clone()
-    x, text = normal(2, 4, 8, 8) * (1 + sigma), conditioning(rows=2)[0][0]
-    expected = through_comfyui(any_model, x, sigma, text)
-    scale = float(expected.abs().max())
-    assert scale > 0.1
-    actual = through_bridge(any_model, x, sigma, text)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * max(1.0, scale))
+    x, positive = normal(2, 4, *size) * (1 + sigma), conditioning(**POOLED)
+    expected = through_comfyui(any_model, x, sigma, positive)
+    assert_same_output(through_bridge(any_model, x, sigma, positive), expected)
+
+
+def test_sdxl_is_told_the_sizes_in_the_conditioning() -> None:
+    """CLIP Text Encode SDXL's width, height and crop; without them the latent's own size."""
+    model, x, sigma = models.sdxl(), normal(1, 4, 8, 12), torch.tensor(1.0)
+    outputs = {}
+    for name, sizes in {
+        "none": {},
+        "latent's": {"width": 96, "height": 64},
+        "swapped": {"width": 64, "height": 96},
+        "cropped": {"crop_w": 32},
+        "target": {"target_width": 512},
+    }.items():
+        positive = conditioning(**POOLED, **sizes)
+        outputs[name] = through_bridge(model, x, sigma, positive)
+        assert_same_output(outputs[name], through_comfyui(model, x, sigma, positive))
+    assert torch.equal(outputs["none"], outputs["latent's"])
+    for name in ("swapped", "cropped", "target"):
+        assert (outputs[name] - outputs["none"]).abs().max() > 1e-3, name
+
+
+def test_a_prompt_of_another_models_clip_is_refused() -> None:
+    x = latent(size=(8, 8))["samples"]
+    for positive, complaint in (
+        (conditioning(), "positive has no pooled_output; encode the prompt"),
+        (conditioning(pooled_output=normal(1, 10)), "makes a vector 1546 wide, model takes 1600; encode the prompt"),
+        ([[normal(1, 8, 10), POOLED]], "positive is 10 wide, model takes 64; encode the prompt"),
+    ):
+        with torch.inference_mode(), pytest.raises(InvalidInput, match=complaint):
+            read_prompt(models.sdxl(), positive, "positive", x)
 
 
 def test_it_copies_nothing(any_model: Any) -> None:
@@ -60,26 +105,28 @@ def test_it_copies_nothing(any_model: Any) -> None:
 def test_a_lora_that_the_model_carries_is_in_it(model: Any) -> None:
     """And not in the bridge of the plain model, before or after."""
     sigma = model.get_model_object("model_sampling").sigmas[499].clone()
-    x, text = normal(1, 4, 8, 8) * (1 + sigma), conditioning()[0][0]
+    x, positive = normal(1, 4, 8, 8) * (1 + sigma), conditioning()
     carrying = with_lora(model, random_lora(0))
-    before = through_bridge(model, x, sigma, text)
-    actual = through_bridge(carrying, x, sigma, text)
-    torch.testing.assert_close(actual, through_comfyui(carrying, x, sigma, text), rtol=0, atol=1e-5)
+    before = through_bridge(model, x, sigma, positive)
+    actual = through_bridge(carrying, x, sigma, positive)
+    assert_same_output(actual, through_comfyui(carrying, x, sigma, positive))
     assert (actual - before).abs().max() > 1e-3
-    torch.testing.assert_close(through_bridge(model, x, sigma, text), before, rtol=0, atol=0)
+    torch.testing.assert_close(through_bridge(model, x, sigma, positive), before, rtol=0, atol=0)
 
 
 def test_gradients_flow_although_nodes_run_in_inference_mode(any_model: Any) -> None:
     with torch.inference_mode():
-        incoming = latent(size=(8, 8))["samples"]
+        incoming, positive = latent(size=(8, 8))["samples"], conditioning(**POOLED)
+        prompt = read_prompt(any_model, positive, "positive", incoming)
         with bridged(any_model) as bridge:
             x = scaled_latent(any_model, incoming).requires_grad_()
-            context = conditioning()[0][0].detach().clone().requires_grad_()
-            bridge.unet(x, 500, context).sample.square().sum().backward()
+            text = prompt.to(bridge.device, bridge.unet.dtype)
+            inputs = [text.context.requires_grad_(), *(value.requires_grad_() for value in text.added.values())]
+            bridge.unet(x, 500, text.context, **text.added).sample.square().sum().backward()
             assert not any(parameter.requires_grad for parameter in bridge.unet.parameters())
         assert torch.is_inference_mode_enabled()
-    assert x.grad is not None and x.grad.abs().max() > 0
-    assert context.grad is not None and context.grad.abs().max() > 0
+    for tensor in (x, *inputs):
+        assert tensor.grad is not None and tensor.grad.abs().max() > 0
 
 
 def test_inference_mode_comes_back_after_an_error(model: Any) -> None:
@@ -94,7 +141,7 @@ def test_latents_are_scaled_by_the_models_format() -> None:
     assert torch.equal(scaled_latent(models.sd1(), samples), samples * 0.18215)
 
 
-@pytest.mark.parametrize("make", [models.dit, models.inpainting, models.flow, models.sdxl])
+@pytest.mark.parametrize("make", [models.dit, models.inpainting, models.flow, models.pruned])
 def test_models_it_cannot_represent_are_refused(make: Any) -> None:
     with torch.inference_mode(), pytest.raises(UnsupportedModel), bridged(make()):
         pass
