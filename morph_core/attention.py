@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 BLOCKS = ("up blocks", "last two up blocks", "all blocks")
 
 
-def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0) -> Tensor:
+def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, ends: Tensor | None = None) -> Tensor:
     """Replace every frame's attention context by its alpha's mix of the first and the last frame's.
 
     context: (B, T, D), the layer's input, of which keys and values are linear functions, so that mixing it is
-    mixing them (eq. 7 of the paper). B = k·len(alphas): k runs of the same frames, the ends being the first and
-    last row of each. strength: 0 leaves the contexts as they are, 1 replaces them. Same shape and dtype out.
+    mixing them (eq. 7 of the paper). B = k·len(alphas): k runs of the same frames. ends: (k·n, T, D), k runs whose
+    first and last rows are the ends' contexts; `context` itself where none is given. strength: 0 leaves the contexts as
+    they are, 1 replaces them. Same shape and dtype out.
     """
     frames = len(alphas)
     if len(context) % frames:
@@ -31,7 +32,8 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0) -> 
         )
     runs = context.unflatten(0, (-1, frames))  # (k, F, T, D)
     alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device)[:, None, None]
-    mixed = torch.lerp(runs[:, :1], runs[:, -1:], alpha)
+    of_ends = (context if ends is None else ends).unflatten(0, (len(runs), -1))
+    mixed = torch.lerp(of_ends[:, :1], of_ends[:, -1:], alpha)
     return torch.lerp(runs, mixed, strength).flatten(0, 1)
 
 

@@ -96,19 +96,6 @@ def alphas_input(alphas: Any) -> Alphas:
     return check_alphas(numbers)
 
 
-def check_batch(rows: int, options: dict[str, Any], alphas: Alphas) -> None:
-    """Raise when the batch under way has not one row a frame. options: ComfyUI's transformer_options.
-
-    ComfyUI may run the positive and negative prompt as one batch: each of these runs has all the frames.
-    """
-    frames = rows / len(options["cond_or_uncond"])
-    if frames != len(alphas):
-        raise InvalidInput(
-            f"alphas is for {len(alphas)} frames but the sampled latent is a batch of {frames:g}; "
-            "sample as many frames as there are alphas, for example those of Slerp Latents"
-        )
-
-
 def progress(steps: int) -> Callable[..., None]:
     """An `on_step` that moves the node's progress bar; raises ComfyUI's own exception on Cancel."""
     bar = comfy.utils.ProgressBar(steps)

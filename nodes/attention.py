@@ -3,13 +3,15 @@
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
 from ..morph_core.alphas import Alphas
 from ..morph_core.attention import BLOCKS, block_is_chosen, check_blocks, last_mixed_sigma, mix_end_contexts
 from ..morph_core.errors import InvalidInput
-from .adapters import CATEGORY, AlphasType, alphas_input, check_batch, names_the_node
+from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node
 from .bridge import unet_config, up_block_of
+from .frame_batches import InParts, alphas_under_way, frames_under_way
 
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
 
@@ -50,17 +52,38 @@ class AttentionKVInject(io.ComfyNode):
                     optional=True,
                     tooltip="A morph's weights; the sampled batch must have as many rows. Leave empty for a drag.",
                 ),
+                io.Int.Input(
+                    "frames_per_batch",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    optional=True,
+                    tooltip=(
+                        "Set it when memory runs out: so many frames go through the model at a time, after the first "
+                        "and last, which always go together. 0: all at once. The result is the same."
+                    ),
+                ),
             ],
             outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with the patch.")],
         )
 
     @classmethod
     @names_the_node
-    def execute(cls, model: Any, strength: float, end_percent: float, blocks: str, alphas: Any = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        strength: float,
+        end_percent: float,
+        blocks: str,
+        alphas: Any = None,
+        frames_per_batch: int = 0,
+    ) -> io.NodeOutput:
         check_blocks(blocks)
         weights = None if alphas is None else alphas_input(alphas)
         patched = model.clone()
         patched.set_model_attn1_patch(_EndContexts(unet_config(model), weights, strength, end_percent, blocks))
+        if frames_per_batch:
+            patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_parts", InParts(frames_per_batch))
         return io.NodeOutput(patched)
 
 
@@ -78,20 +101,24 @@ class _EndContexts:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         if not self._acts(options):
             return query, context, value
+        mixed = self._mixed(context, "context", options)
+        return query, mixed, mixed if value is context else self._mixed(value, "value", options)
+
+    def _mixed(self, context: torch.Tensor, name: str, options: dict[str, Any]) -> torch.Tensor:
+        """name: tells a layer's context from its value in what is kept of the ends, the frames that run first."""
         alphas = self._alphas(len(context), options)
-        mixed = mix_end_contexts(context, alphas, self.strength)
-        mixed_value = mixed if value is context else mix_end_contexts(value, alphas, self.strength)
-        return query, mixed, mixed_value
+        layer = (self, name, *options["block"], options["block_index"])
+        ends = frames_under_way(len(context), options).kept.setdefault(layer, context)
+        return mix_end_contexts(context, alphas, self.strength, ends)
 
     def _alphas(self, rows: int, options: dict[str, Any]) -> Alphas:
-        """The weights of the rows of each run in the batch; all 0, the first row's, for a drag."""
+        """The weights of the frames under way; all 0, the first row's, for a drag."""
         if self.alphas is None:
-            return (0.0,) * (rows // len(options["cond_or_uncond"]))
+            return (0.0,) * len(frames_under_way(rows, options).frames)
         try:
-            check_batch(rows, options, self.alphas)
+            return alphas_under_way(rows, options, self.alphas)
         except InvalidInput as error:
             raise InvalidInput(f"Attention KV Inject: {error}") from error
-        return self.alphas
 
     def _acts(self, options: dict[str, Any]) -> bool:
         stage, number = options["block"]

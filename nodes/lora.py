@@ -18,12 +18,12 @@ from .adapters import (
     CATEGORY,
     AlphasType,
     alphas_input,
-    check_batch,
     names_the_node,
     progress,
     single_latent,
 )
 from .bridge import bridged, check_latent, scaled_latent, unet_config
+from .frame_batches import alphas_under_way
 from .prompt import read_prompt
 
 NETWORK = "diffusion_model."
@@ -155,8 +155,8 @@ class _BlendedLoras:
         unet: nn.Module = executor.class_obj
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
         try:
-            check_batch(len(args[0]), options, self.alphas)
-            with blended_loras(_located(unet, self.start), _located(unet, self.end), self.alphas):
+            alphas = alphas_under_way(len(args[0]), options, self.alphas)
+            with blended_loras(_located(unet, self.start), _located(unet, self.end), alphas):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
         except InvalidInput as error:
             raise InvalidInput(f"LoRA Blend: {error}") from error

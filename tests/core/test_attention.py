@@ -217,3 +217,14 @@ def test_unknown_blocks_are_refused_and_the_known_ones_are_named(unet):
     refusal = "up blocks, last two up blocks, all blocks; got 'sideways'"
     with pytest.raises(InvalidInput, match=refusal), mixed_self_attention(unet, ALPHAS, blocks="sideways"):
         pass
+
+
+def test_ends_that_are_not_among_the_rows():
+    """What a batch of frames gets in parts is what it gets whole."""
+    context = rows(8, 6, 8)  # two runs of four frames
+    whole = mix_end_contexts(context, ALPHAS, 0.7).unflatten(0, (2, 4))
+    runs = context.unflatten(0, (2, 4))
+    ends = runs[:, [0, -1]].flatten(0, 1)
+    for frames in ([0, 3], [1], [2], [1, 2]):
+        part = mix_end_contexts(runs[:, frames].flatten(0, 1), [ALPHAS[i] for i in frames], 0.7, ends)
+        assert torch.equal(part, whole[:, frames].flatten(0, 1))

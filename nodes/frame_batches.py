@@ -1,0 +1,92 @@
+"""A batch of frames through the UNet in parts, for morphs of more frames than memory holds at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..morph_core.alphas import Alphas
+from ..morph_core.errors import InvalidInput
+
+PART = "morph_drag_part"
+"""In transformer_options while a part of the frames is under way: a `FramePart`."""
+
+
+@dataclass(frozen=True)
+class FramePart:
+    """Which of `total` frames the rows of a call are. kept: what a patch keeps of the ends for the parts after them."""
+
+    frames: Sequence[int]
+    total: int
+    kept: dict[Any, Tensor] = field(default_factory=dict)
+
+
+def frames_under_way(rows: int, options: dict[str, Any]) -> FramePart:
+    """The frames that a call with so many rows is for: those of the part under way, or all.
+
+    ComfyUI may run the positive and negative prompt as one batch: each of these runs has the frames.
+    """
+    part: FramePart | None = options.get(PART)
+    frames = rows // len(options["cond_or_uncond"])
+    return part or FramePart(range(frames), frames)
+
+
+def alphas_under_way(rows: int, options: dict[str, Any], alphas: Alphas) -> Alphas:
+    """The weights of the frames of a call. Raises `InvalidInput` when alphas is for another number of frames."""
+    part = frames_under_way(rows, options)
+    if part.total != len(alphas):
+        raise InvalidInput(
+            f"alphas is for {len(alphas)} frames but the sampled latent is a batch of {part.total}; "
+            "sample as many frames as there are alphas, for example those of Slerp Latents"
+        )
+    return tuple(alphas[frame] for frame in part.frames)
+
+
+class InParts:
+    """Wrapper around ComfyUI's `apply_model`: the first and last frame, then so many of the others at a time."""
+
+    def __init__(self, frames_per_batch: int) -> None:
+        self.size = frames_per_batch
+
+    def __call__(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **others: Any,
+    ) -> Tensor:
+        options = transformer_options or {}
+        whole = frames_under_way(len(x), options)
+        if PART in options or whole.total <= max(2, self.size):
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **others)  # type: ignore[no-any-return]
+        output = torch.empty_like(x)
+        kept: dict[Any, Tensor] = {}
+        for frames in self._parts(whole.total):
+            rows = [first + frame for first in range(0, len(x), whole.total) for frame in frames]
+            inputs = [_rows_of(value, rows, len(x)) for value in (x, t, c_concat, c_crossattn, control)]
+            part = {**options, PART: FramePart(frames, whole.total, kept)}
+            output[rows] = executor(*inputs, part, **_rows_of(others, rows, len(x)))
+        return output
+
+    def _parts(self, total: int) -> Iterator[Sequence[int]]:
+        yield (0, total - 1)
+        inner = range(1, total - 1)
+        for first in range(0, len(inner), self.size):
+            yield inner[first : first + self.size]
+
+
+def _rows_of(value: Any, rows: list[int], count: int) -> Any:
+    """The rows of every tensor in it that has `count` of them; what has one for all stays as it is."""
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and len(value) == count else value
+    if isinstance(value, dict):
+        return {key: _rows_of(item, rows, count) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_rows_of(item, rows, count) for item in value)
+    return value
