@@ -4,8 +4,11 @@ The repository's root is a package that only ComfyUI can import (its `__init__.p
 `nodes` has the name of a ComfyUI module. So the root is never on `sys.path`, and pytest must not import it.
 """
 
+import functools
+import shutil
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,21 @@ def _register(name: str, folder: Path) -> None:
 
 _register("morph_pack", ROOT)
 _register("morph_tests", ROOT / "tests")
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """From a family's name to a checkpoint of it, written when it is first asked for; up to 2 GB each."""
+    from morph_tests.checkpoints import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    @functools.cache
+    def path_of(family: str) -> Path:
+        return write_checkpoint(folder / f"{family}.safetensors", family)
+
+    yield path_of
+    shutil.rmtree(folder)
 
 
 class _RootIsNoPackage:
