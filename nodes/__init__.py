@@ -5,11 +5,12 @@ from .attention import AttentionKVInject
 from .blend import AdaIN, BlendConditioning, SlerpLatents
 from .drag import DragLatentOptimize, DragOptions
 from .invert import DdimInvert
-from .lora import FitImageLora, LoraBlend
+from .lora import FitImageLora, LoadLoraWeights, LoraBlend
 from .toy import LoadToyModel, ToyDrawing
 
 NODES = [
     FitImageLora,
+    LoadLoraWeights,
     DdimInvert,
     SlerpLatents,
     LoraBlend,

@@ -41,6 +41,12 @@ class BridgedModel:
     prediction: Prediction
     device: torch.device
 
+    def save_memory(self) -> None:
+        """Keep less of what gradients need, and compute it twice. Older diffusers want training mode for that, which
+        changes nothing else in networks without dropout.
+        """
+        self.unet.train().enable_gradient_checkpointing()
+
 
 def unet_config(model: "ModelPatcher") -> dict[str, Any]:
     """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a text-to-image UNet."""

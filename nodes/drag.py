@@ -212,7 +212,7 @@ def _optimise(
     """The drag, and its two rows as a LATENT's samples."""
     with bridged(model) as bridge:
         if options.checkpointing:
-            bridge.unet.enable_gradient_checkpointing()
+            bridge.save_memory()
         train_sigmas = sigmas_of(bridge.train_alphas).to(bridge.device)
         text = prompt.to(bridge.device, bridge.unet.dtype)
         denoise = unet_denoiser(bridge.unet, text.context, train_sigmas, bridge.prediction, text.added)

@@ -4,6 +4,8 @@ from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
+import comfy.utils
+import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy.weight_adapter.lora import LoRAAdapter
@@ -73,6 +75,12 @@ class FitImageLora(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Decides the initial weights, the noise and the timesteps.",
                 ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    optional=True,
+                    tooltip="Computes the network twice to keep less of it in memory. Try it when memory runs out.",
+                ),
             ],
             outputs=[
                 io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, for Load LoRA Model."),
@@ -91,12 +99,15 @@ class FitImageLora(io.ComfyNode):
         steps: int,
         learning_rate: float,
         seed: int,
+        gradient_checkpointing: bool = False,
     ) -> io.NodeOutput:
         samples = single_latent(latent, "latent")
         check_latent(model, samples, "latent")
         prompt = read_prompt(model, positive, "positive", samples)
         config = LoraFit(rank=rank, steps=steps, learning_rate=learning_rate, seed=seed)
         with bridged(model) as bridge:
+            if gradient_checkpointing:
+                bridge.save_memory()
             text = prompt.to(bridge.device, bridge.unet.dtype)
             fitted = fit_lora(
                 bridge.unet,
@@ -109,6 +120,33 @@ class FitImageLora(io.ComfyNode):
                 progress(steps),
             )
         return io.NodeOutput(fitted.weights, {"loss": fitted.losses})
+
+
+class LoadLoraWeights(io.ComfyNode):
+    """What ComfyUI's own Save LoRA Weights has saved, for LoRA Blend."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MorphDragLoadLoraWeights",
+            display_name="Load LoRA Weights",
+            category=CATEGORY,
+            description="Reads a LoRA from a file, for LoRA Blend: one that Fit Image LoRA made, or any other.",
+            inputs=[
+                io.Combo.Input(
+                    "lora_name",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A file in a folder for LoRAs. Save LoRA Weights saves into output/loras: move it there.",
+                )
+            ],
+            outputs=[io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, for LoRA Blend.")],
+        )
+
+    @classmethod
+    @names_the_node
+    def execute(cls, lora_name: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("loras", lora_name)
+        return io.NodeOutput(comfy.utils.load_torch_file(path, safe_load=True))
 
 
 class LoraBlend(io.ComfyNode):
@@ -167,8 +205,8 @@ def _located(unet: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, Low
 
 
 def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
-    """Path in the UNet -> update. ComfyUI's own reader understands the key styles of every trainer it knows."""
-    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    """Path in the UNet -> update."""
+    key_map = _names_of_layers(model)
     try:
         found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map, log_missing=False)
     except KeyError as error:
@@ -193,6 +231,16 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
             f"{unread[0]!r}; use a LoRA fitted on this model"
         )
     return layers
+
+
+def _names_of_layers(model: Any) -> dict[str, str]:
+    """What LoRA files call the UNet's layers: as ComfyUI knows it, and as PEFT and today's diffusers write it."""
+    names = {}
+    for path, own in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items():
+        layer, _, parameter = path.rpartition(".")
+        if parameter == "weight":
+            names |= {prefix + layer: f"{NETWORK}{own}" for prefix in ("", "unet.", "base_model.model.")}
+    return comfy.lora.model_lora_keys_unet(model.model, names)  # type: ignore[no-any-return]
 
 
 def _low_rank(adapter: Any, name: str, key: str) -> LowRank:

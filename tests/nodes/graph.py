@@ -57,9 +57,9 @@ def conditioning(seed: int = 0, rows: int = 1, **options: Any) -> list[Any]:
     return [[normal(rows, 8, toy_model.TEXT_WIDTH, seed=100 + seed), options]]
 
 
-def attention_layers() -> list[str]:
-    """Paths of the toy UNet's attention projections, as diffusers names them."""
-    return [name for name, _ in _toy_unet().named_modules() if name.endswith(ATTENTION)]
+def layers_named(endings: tuple[str, ...] = ATTENTION) -> list[str]:
+    """Paths of the toy UNet's layers with these names, as diffusers has them; without endings its attention's."""
+    return [name for name, _ in _toy_unet().named_modules() if name.endswith(endings)]
 
 
 @functools.cache
@@ -68,19 +68,23 @@ def _toy_unet() -> nn.Module:
         return toy_model.new_unet()
 
 
-def random_lora(seed: int, rank: int = 4, skip: int = 0, size: float = 0.2) -> LoraWeights:
+def random_lora(
+    seed: int, rank: int = 4, skip: int = 0, size: float = 0.2, endings: tuple[str, ...] = ATTENTION
+) -> LoraWeights:
     """A LoRA for the toy UNet under kohya's names, large enough to change what the model does.
 
     skip: leave out every skip-th layer. alpha is not the rank, so that forgetting it shows.
     """
     lora: LoraWeights = {}
-    for i, name in enumerate(attention_layers()):
+    for i, name in enumerate(layers_named(endings)):
         if skip and i % skip == 0:
             continue
-        out, inner = _toy_unet().get_submodule(name).weight.shape
+        out, *inner = _toy_unet().get_submodule(name).weight.shape
         key = "lora_unet_" + name.replace(".", "_")
-        lora[f"{key}.lora_down.weight"] = normal(rank, inner, seed=1000 * seed + 2 * i) / inner**0.5
-        lora[f"{key}.lora_up.weight"] = normal(out, rank, seed=1000 * seed + 2 * i + 1) * size
+        down = normal(rank, *inner, seed=1000 * seed + 2 * i)
+        lora[f"{key}.lora_down.weight"] = down / down[0].numel() ** 0.5
+        up = normal(out, rank, seed=1000 * seed + 2 * i + 1) * size
+        lora[f"{key}.lora_up.weight"] = up[..., None, None] if len(inner) > 1 else up
         lora[f"{key}.alpha"] = torch.tensor(rank / 2)
     return lora
 

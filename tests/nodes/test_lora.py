@@ -1,13 +1,18 @@
 """Fit Image LoRA makes the core's LoRA, which ComfyUI's own loader takes whole."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import comfy.utils
+import folder_paths
 import pytest
 import torch
+from comfy_extras.nodes_train import SaveLoRA
+from torch import Tensor
 
+from morph_pack.morph_core.lora import LoraWeights
 from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
 from morph_pack.morph_core.schedule import alphas_cumprod
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
@@ -15,10 +20,11 @@ from morph_pack.morph_core.unet_bridge import diffusers_config
 from morph_pack.nodes.toy import _ToyConfig
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import (
-    attention_layers,
+    ATTENTION,
     conditioning,
     diffusion_model,
     latent,
+    layers_named,
     normal,
     random_lora,
     run,
@@ -26,7 +32,6 @@ from morph_tests.nodes.graph import (
     with_lora,
 )
 
-PATHS = {name.replace(".", "_"): name for name in attention_layers()}
 FIT = LoraFit(rank=3, steps=4, learning_rate=1e-3, seed=5)
 
 
@@ -75,7 +80,7 @@ def test_load_lora_model_uses_every_key(model: Any, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         patched = with_lora(model, lora)
     assert not caplog.records, "ComfyUI warns of keys that it does not use"
-    assert len(patched.patches) == len(lora) // 3 == len(attention_layers())
+    assert len(patched.patches) == len(lora) // 3 == len(layers_named())
 
 
 def test_the_fitted_lora_lowers_the_loss_that_it_was_fitted_for(model: Any) -> None:
@@ -106,31 +111,107 @@ def test_the_seed_decides_everything_and_no_other_random_numbers(model: Any) -> 
     assert any(not torch.equal(other[key], first[key]) for key in first)
 
 
-def diffusers_name(key: str) -> str:
-    """A key of kohya's style as diffusers' `save_attn_procs` writes it."""
-    layer, _, matrix = key.removeprefix("lora_unet_").partition(".lora_")
-    path = PATHS[layer].replace(".to_", ".processor.to_").removesuffix(".0")
-    return f"unet.{path}_lora.{matrix}"
+ALL_LAYERS = (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "time_emb_proj", "conv", "conv1", "conv2")
+PATHS = {name.replace(".", "_"): name for name in layers_named(ALL_LAYERS)}
 
 
-def comfyui_name(key: str) -> str:
-    """The same under ComfyUI's own name of the layer, with PEFT's letters."""
-    layer, _, matrix = key.removeprefix("lora_unet_").partition(".lora_")
-    own = comfy.utils.unet_to_diffusers(_ToyConfig.unet_config)[PATHS[layer] + ".weight"].removesuffix(".weight")
-    return f"diffusion_model.{own}.lora_{'B' if matrix.startswith('up') else 'A'}.weight"
+def renamed(lora: LoraWeights, layer: Callable[[str], str], down: str, up: str) -> LoraWeights:
+    """Under another trainer's names. layer: from diffusers' path."""
+    matrices = {"lora_down.weight": down, "lora_up.weight": up, "alpha": ".alpha"}
+    return {layer(PATHS[name.removeprefix("lora_unet_")]) + matrices[part]: value for name, part, value in split(lora)}
 
 
-@pytest.mark.parametrize("rename", [diffusers_name, comfyui_name])
-def test_lora_blend_reads_what_comfyui_reads(model: Any, rename: Callable[[str], str]) -> None:
-    """LoRAs without alphas, which other trainers write under names of their own."""
-    lora = {key: value for key, value in random_lora(0).items() if not key.endswith(".alpha")}
-    renamed = {rename(key): value for key, value in lora.items()}
-    noise = 10 * normal(1, 4, 8, 12)
-    frames = [
-        sample(run("LoraBlend", model=model, start=start, end=start, alphas=(0.5,))[0], conditioning(), noise, 4)
-        for start in (lora, renamed)
-    ]
-    assert torch.equal(*frames)
-    merged = sample(with_lora(model, renamed), conditioning(), noise, 4)
-    torch.testing.assert_close(frames[0], merged, rtol=0, atol=1e-4)
+def split(lora: LoraWeights) -> Iterator[tuple[str, str, Tensor]]:
+    for key, value in lora.items():
+        name, _, part = key.partition(".")
+        yield name, part, value
+
+
+def comfyuis_own(path: str) -> str:
+    return comfy.utils.unet_to_diffusers(_ToyConfig.unet_config)[path + ".weight"].removesuffix(".weight")
+
+
+STYLES: dict[str, Callable[[LoraWeights], LoraWeights]] = {
+    "kohya, diffusers' layers": lambda lora: lora,
+    "kohya, the original's layers": lambda lora: renamed(
+        lora, lambda path: "lora_unet_" + comfyuis_own(path).replace(".", "_"), ".lora_down.weight", ".lora_up.weight"
+    ),
+    "ComfyUI": lambda lora: renamed(
+        lora, lambda path: f"diffusion_model.{comfyuis_own(path)}", ".lora_A.weight", ".lora_B.weight"
+    ),
+    "PEFT": lambda lora: renamed(lora, lambda path: f"base_model.model.{path}", ".lora_A.weight", ".lora_B.weight"),
+    "PEFT, named": lambda lora: renamed(lora, str, ".lora_A.default.weight", ".lora_B.default.weight"),
+    "diffusers": lambda lora: renamed(lora, lambda path: f"unet.{path}", ".lora_A.weight", ".lora_B.weight"),
+    "diffusers, before PEFT": lambda lora: renamed(
+        lora, lambda path: f"unet.{path}", ".lora.down.weight", ".lora.up.weight"
+    ),
+}
+
+
+def assert_blends_as_merged(model: Any, lora: LoraWeights, kohya: LoraWeights) -> None:
+    noise = 10 * normal(2, 4, 8, 12)
+    (blend,) = run("LoraBlend", model=model, start=lora, end=lora, alphas=(0.0, 0.6))
+    merged = sample(with_lora(model, kohya), conditioning(), noise, 4)
+    torch.testing.assert_close(sample(blend, conditioning(), noise, 4), merged, rtol=0, atol=1e-4)
     assert (merged - sample(model, conditioning(), noise, 4)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_lora_blend_reads_every_style_of_names(model: Any, style: str) -> None:
+    """Convolutions and feed-forward layers too, as ComfyUI merges the same LoRA under the names that it knows best."""
+    kohya = random_lora(0, size=0.05, endings=ALL_LAYERS)
+    assert_blends_as_merged(model, STYLES[style](kohya), kohya)
+
+
+def test_lora_blend_reads_the_oldest_style_of_diffusers(model: Any) -> None:
+    """`save_attn_procs`' names, which have no alphas."""
+    kohya = {key: value for key, value in random_lora(0).items() if not key.endswith(".alpha")}
+    path = {name: path.replace(".to_", ".processor.to_").removesuffix(".0") for name, path in PATHS.items()}
+    matrices = {"lora_down.weight": "_lora.down.weight", "lora_up.weight": "_lora.up.weight"}
+    lora = {path[name.removeprefix("lora_unet_")] + matrices[part]: value for name, part, value in split(kohya)}
+    assert_blends_as_merged(model, lora, kohya)
+
+
+def test_lora_blend_leaves_a_loras_text_encoder_layers_alone(model: Any) -> None:
+    kohya = random_lora(0)
+    strangers = (
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha",
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight",
+        "text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight",
+    )
+    assert_blends_as_merged(model, {**kohya, **dict.fromkeys(strangers, torch.ones(2, 2))}, kohya)
+
+
+def test_a_saved_lora_is_read_back(model: Any) -> None:
+    """Save LoRA Weights, then Load LoRA Weights."""
+    lora = random_lora(0)
+    SaveLoRA().save(lora, "loras/kept")
+    folder = Path(folder_paths.get_output_directory()) / "loras"
+    folder_paths.add_model_folder_path("loras", str(folder))
+    (file,) = folder.glob("kept_*.safetensors")
+    (loaded,) = run("LoadLoraWeights", lora_name=file.name)
+    assert_same_lora(loaded, lora)
+    assert_blends_as_merged(model, loaded, lora)
+
+
+def test_gradient_checkpointing_changes_only_the_memory(model: Any) -> None:
+    plain, checkpointed = fit(model), fit(model, gradient_checkpointing=True)
+    assert_same_lora(checkpointed[0], plain[0])
+
+
+def test_gradient_checkpointing_is_on(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.utils.checkpoint
+
+    calls: list[Any] = []
+    original = torch.utils.checkpoint.checkpoint
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[0])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
+    fit(model, steps=1)
+    assert not calls
+    fit(model, steps=1, gradient_checkpointing=True)
+    assert calls

@@ -10,6 +10,7 @@ from morph_pack.nodes import NODE_CLASS_MAPPINGS
 
 NAMES = {
     "MorphDragFitImageLora": "Fit Image LoRA",
+    "MorphDragLoadLoraWeights": "Load LoRA Weights",
     "MorphDragDdimInvert": "DDIM Invert",
     "MorphDragSlerpLatents": "Slerp Latents",
     "MorphDragLoraBlend": "LoRA Blend",
