@@ -29,7 +29,7 @@ _register("morph_tests", ROOT / "tests")
 
 @pytest.fixture(scope="session")
 def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """From a family's name to a checkpoint of it, written when it is first asked for; up to 2 GB each."""
+    """From a family's name to a checkpoint of it, written when it is first asked for; 0.7 to 2.4 GB each."""
     from morph_tests.checkpoints import write_checkpoint
 
     folder = tmp_path_factory.mktemp("checkpoints")
