@@ -50,6 +50,19 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A published model: the file, where it is, what it is called and the pixels a side that it was trained on."""
+
+    file: str
+    address: str
+    kind: str
+    side: int
+
+    def node(self) -> Node:
+        return Node("model", "CheckpointLoaderSimple", {}, {"ckpt_name": self.file}, 420, model=self.address)
+
+
+@dataclass(frozen=True)
 class Group:
     """Nodes in rows; None leaves a cell empty. Without a title no frame is drawn."""
 
@@ -98,10 +111,10 @@ def toy_source(end: str, animal: str, colour: str, mood: str, background: str, s
     ]
 
 
-def photo_source(end: str, prompt: str) -> list[list[Node | None]]:
+def photo_source(end: str, prompt: str, side: int) -> list[list[Node | None]]:
     """Two columns: the picture from a file, cropped to the model's size, then its prompt and its latent."""
     picture, square = f"{end} picture", f"{end} square"
-    crop = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
+    crop = {"upscale_method": "lanczos", "width": side, "height": side, "crop": "center"}
     return [
         [
             Node(picture, "LoadImage", {}, {"image": "example.png"}, 280, room=230),
@@ -116,11 +129,17 @@ def _latent(end: str, picture: str) -> Node:
 
 
 def image(
-    end: str, source: list[list[Node | None]], steps: int, learning_rate: float, start: int = 0, title: str = ""
+    end: str,
+    source: list[list[Node | None]],
+    steps: int,
+    learning_rate: float,
+    start: int = 0,
+    title: str = "",
+    large: bool = False,
 ) -> Group:
-    """An image, its LoRA, and the noise that leads back to it. start: the step to invert to."""
+    """An image, its LoRA, and the noise that leads back to it. start: the step to invert to. large: save memory."""
     known = {"positive": f"{end} prompt", "latent": f"{end} latent"}
-    fit = {"rank": 16, "steps": steps, "learning_rate": learning_rate, "seed": 0}
+    fit = {"rank": 16, "steps": steps, "learning_rate": learning_rate, "seed": 0, "gradient_checkpointing": large}
     lora = Node(f"{end} LoRA", "MorphDragFitImageLora", {"model": "model.MODEL", **known}, fit)
     model = Node(f"{end} model", "LoraModelLoader", {"model": "model.MODEL", "lora": lora.name})
     noise = Node(
@@ -143,13 +162,13 @@ def reschedule() -> Node:
     return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
 
 
-def blend(title: str, tag: str, alphas: Node) -> Group:
+def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0) -> Group:
     """What the frames of a pass start from and are told. tag: ends the names of its nodes."""
     ends = {"start": "A noise", "end": "B noise", "alphas": alphas.name}
     loras = {"model": "model.MODEL", "start": "A LoRA", "end": "B LoRA", "alphas": alphas.name}
     prompts = {"start": "A prompt", "end": "B prompt", "alphas": alphas.name}
     patch = {"model": f"LoRAs{tag}", "alphas": alphas.name}
-    inject = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks"}
+    inject = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks", "frames_per_batch": frames_per_batch}
     rows = [
         [
             Node(f"LoRAs{tag}", "MorphDragLoraBlend", loras, width=NARROW),
@@ -279,15 +298,24 @@ measures how much each frame differs from the one before. The plot shows the way
 keeps *cfg* 1, *add_noise* disable and the sampler ddim.
 """
 
-SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
-SD15_URL = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}"
-SD15_NOTE = """\
+SD15 = Checkpoint(
+    "v1-5-pruned-emaonly-fp16.safetensors",
+    "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
+    "Stable Diffusion 1.5",
+    512,
+)
+SDXL = Checkpoint(
+    "sd_xl_base_1.0.safetensors",
+    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+    "SDXL",
+    1024,
+)
+PHOTO_MORPH_NOTE = """\
 ## Morph one image into another
 
 ### Before the first run
 
-- Put [v1-5-pruned-emaonly-fp16.safetensors](SD15_URL) into *models/checkpoints*, or choose any other \
-Stable Diffusion 1.5 model.
+- Put [FILE](ADDRESS) into *models/checkpoints*, or choose any other KIND model.
 - Choose your two images. They morph best when they show similar things at a similar place.
 - Describe each image in its **CLIP Text Encode**. If one prompt fits both images, write it twice.
 
@@ -304,15 +332,17 @@ straight line is even.
 
 ### What to change
 
-- **Alpha Schedule**: the number of frames. All are sampled in one batch; use fewer if memory runs out.
-- **Attention KV Inject**: a lower *end_percent* if frames are blurred.
+- **Alpha Schedule**: the number of frames.
+- **Attention KV Inject**: a lower *end_percent* if frames are blurred. *frames_per_batch*: how many frames go through \
+the model at a time, 0 for all; lower it if memory runs out. The result stays the same.
+- **Fit Image LoRA**: *gradient_checkpointing*, if memory runs out there; it takes longer then.
 - **Reschedule Alphas**: *lpips (vgg)* is the published metric; it needs torchvision's weights.
 
 ### What must agree
 
 *steps* and *scheduler* of both DDIM Invert and of both KSamplers. KSampler keeps *cfg* 1, *add_noise* disable and \
 the sampler ddim: otherwise the first and the last frame are no longer the images.
-""".replace("SD15_URL", SD15_URL)
+"""
 
 
 def toy_morph() -> Workflow:
@@ -332,11 +362,14 @@ def toy_morph() -> Workflow:
     ]
 
 
-def two_passes(ends: Workflow, first: Group, second: Group) -> Workflow:
+def two_passes(ends: Workflow, first: Group, second: Group, frames_per_batch: int = 0) -> Workflow:
     """The second pass below the first."""
     return [
         *ends,
-        [blend("First pass: blend", " 1", schedule()), blend("Second pass: blend", " 2", reschedule())],
+        [
+            blend("First pass: blend", " 1", schedule(), frames_per_batch),
+            blend("Second pass: blend", " 2", reschedule(), frames_per_batch),
+        ],
         [sample("First pass: sample", " 1"), sample("Second pass: sample", " 2")],
         [first, second],
     ]
@@ -354,20 +387,36 @@ def toy_morph_rescheduled() -> Workflow:
     )
 
 
-def sd15_morph() -> Workflow:
-    def result(title: str, number: int, prefix: str) -> Group:
-        return Group(title, CYAN, [[animation(f"saved {number}", f"frames {number}", prefix, lossless=False)]])
+def photo_morph(checkpoint: Checkpoint, prefix: str, large: bool) -> Workflow:
+    def result(title: str, number: int, name: str) -> Group:
+        frames, file = f"frames {number}", f"{prefix}_{name}"
+        return Group(title, CYAN, [[animation(f"saved {number}", frames, file, lossless=False)]])
 
-    model = Node("model", "CheckpointLoaderSimple", {}, {"ckpt_name": SD15}, 420, model=SD15_URL)
     images = [
-        image("A", photo_source("A", "a photo of a lion"), 200, 0.0002),
-        image("B", photo_source("B", "a photo of a tiger"), 200, 0.0002),
+        image(end, photo_source(end, f"a photo of a {animal}", checkpoint.side), 200, 0.0002, large=large)
+        for end, animal in (("A", "lion"), ("B", "tiger"))
     ]
     return two_passes(
-        [[note(SD15_NOTE, 560), Group("Model", YELLOW, [[model]])], images],
-        result("First pass: result", 1, "sd15_first_pass"),
-        result("Second pass: result", 2, "sd15_second_pass"),
+        [[note(told(PHOTO_MORPH_NOTE, checkpoint), 590), Group("Model", YELLOW, [[checkpoint.node()]])], images],
+        result("First pass: result", 1, "first_pass"),
+        result("Second pass: result", 2, "second_pass"),
+        4 if large else 0,
     )
+
+
+def told(text: str, checkpoint: Checkpoint) -> str:
+    """A note about this checkpoint."""
+    for word, value in (("FILE", checkpoint.file), ("ADDRESS", checkpoint.address), ("KIND", checkpoint.kind)):
+        text = text.replace(word, value)
+    return text
+
+
+def sd15_morph() -> Workflow:
+    return photo_morph(SD15, "sd15", large=False)
+
+
+def sdxl_morph() -> Workflow:
+    return photo_morph(SDXL, "sdxl", large=True)
 
 
 TOY_DRAG_NOTE = """\
@@ -405,8 +454,7 @@ SD15_DRAG_NOTE = """\
 
 ### Before the first run
 
-- Put [v1-5-pruned-emaonly-fp16.safetensors](SD15_URL) into *models/checkpoints*, or choose any other \
-Stable Diffusion 1.5 model.
+- Put [FILE](ADDRESS) into *models/checkpoints*, or choose any other KIND model.
 - Choose your image, best of about 512 pixels a side. If only part of it may change, paint that part in the mask editor.
 - Describe the image in **CLIP Text Encode**.
 - On **Drag Latent Optimize**, click a handle, then where it should go. Several pairs are moved together.
@@ -430,7 +478,7 @@ dragged one look at the original.
 
 *steps*, *scheduler* and *start_at_step* of DDIM Invert and of Drag Latent Optimize; KSampler's *start_at_step* comes \
 from the drag. KSampler keeps *cfg* 1, *add_noise* disable and the sampler ddim.
-""".replace("SD15_URL", SD15_URL)
+"""
 
 
 def toy_drag() -> Workflow:
@@ -489,7 +537,6 @@ def toy_drag() -> Workflow:
 
 def sd15_drag() -> Workflow:
     start = 12
-    model = Node("model", "CheckpointLoaderSimple", {}, {"ckpt_name": SD15}, 420, model=SD15_URL)
     source: list[list[Node | None]] = [
         [
             Node("D picture", "LoadImage", {}, {"image": "example.png"}, 280, room=230),
@@ -499,7 +546,7 @@ def sd15_drag() -> Workflow:
     ]
     saved = {"filename_prefix": f"{PACK}/sd15_drag"}
     return [
-        [note(SD15_DRAG_NOTE, 560), Group("Model", YELLOW, [[model]])],
+        [note(told(SD15_DRAG_NOTE, SD15), 560), Group("Model", YELLOW, [[SD15.node()]])],
         [image("D", source, 80, 0.0005, start, "Image")],
         [Group("Drag", GREEN, [[drag("dragged", [], {"mask": "D picture.MASK"}, start, "GoodDrag")]])],
         [Group("Sample", RED, [[reference(), *sample_drag("dragged")], [empty_prompt(), None, None]])],
@@ -518,7 +565,7 @@ def sd15_drag() -> Workflow:
     ]
 
 
-WORKFLOWS = [toy_morph, toy_morph_rescheduled, sd15_morph, toy_drag, sd15_drag]
+WORKFLOWS = [toy_morph, toy_morph_rescheduled, sd15_morph, sdxl_morph, toy_drag, sd15_drag]
 
 
 # From descriptions to the front end's format

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from dataclasses import fields
 from typing import Any
 
 import comfy.model_management
@@ -10,6 +11,7 @@ import torch
 from comfy_extras.nodes_train import LoraModelLoader
 from torch import Tensor, nn
 
+from morph_pack.morph_core.drag_latent import DragLatent
 from morph_pack.morph_core.lora import LoraWeights
 from morph_pack.morph_core.toy import model as toy_model
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
@@ -23,6 +25,13 @@ def run(node: str, **inputs: Any) -> Any:
     cls = NODE_CLASS_MAPPINGS[PREFIX + node].PREPARE_CLASS_CLONE({})
     with torch.inference_mode():
         return cls.EXECUTE_NORMALIZED(**inputs).result
+
+
+def drag_options(**changes: Any) -> Any:
+    """DRAG_OPTIONS: as published, but for these."""
+    numbers = {field.name: -1 for field in fields(DragLatent) if field.name != "objective"}
+    others = {"feature_block": "second to last up block", "gradient_checkpointing": False}
+    return run("DragOptions", **{**numbers, **others, **changes})[0]
 
 
 def sample(

@@ -28,7 +28,7 @@ from morph_pack.nodes.bridge import bridged, scaled_latent
 from morph_pack.nodes.prompt import read_prompt
 from morph_pack.nodes.sigmas import remaining_sigmas
 from morph_tests.checkpoints import FAMILIES, write_checkpoint
-from morph_tests.nodes.graph import latent, normal, run, sample, with_lora
+from morph_tests.nodes.graph import drag_options, latent, normal, run, sample, with_lora
 from morph_tests.nodes.test_bridge import through_bridge, through_comfyui
 
 EXPECTED = {  # ComfyUI's class, what the network predicts, the latents' scale, text and pooled widths
@@ -229,10 +229,7 @@ def test_a_drag_of_an_odd_size(checkpoint: Checkpoint) -> None:
     model, positive, image = checkpoint.model, checkpoint.positive, checkpoint.image(9, 13)
     schedule = {"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 5}
     (noise,) = run("DdimInvert", model=model, positive=positive, latent_image=image, **schedule)
-    numbers = dict.fromkeys(("learning_rate", "motion_radius", "drag_distance", "tracking_radius"), -1)
-    numbers |= dict.fromkeys(("drags_per_tracking", "levels", "mask_weight", "reach"), -1)
-    block = {"feature_block": "second to last up block", "gradient_checkpointing": True}
-    (options,) = run("DragOptions", iterations=2, **numbers, **block)
+    options = drag_options(iterations=2, gradient_checkpointing=True)
     rows, start, _, _ = run(
         "DragLatentOptimize",
         **{"model": model, "positive": positive, "latent": noise, "image": torch.full((1, 72, 104, 3), 0.5)},

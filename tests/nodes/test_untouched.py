@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import comfy.model_management
@@ -11,11 +10,11 @@ import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from morph_pack.morph_core.drag_latent import DragLatent
 from morph_pack.morph_core.errors import InvalidInput
 from morph_tests.nodes.graph import (
     conditioning,
     diffusion_model,
+    drag_options,
     hooks_on,
     latent,
     normal,
@@ -77,13 +76,11 @@ def drag_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
     mask = torch.zeros(1, 32, 48)
     mask[:, :16] = 1
     picture = torch.rand(1, 32, 48, 4, generator=torch.Generator().manual_seed(0))
-    numbers = {field.name: -1 for field in fields(DragLatent) if field.name != "objective"}
-    others = {"iterations": steps, "feature_block": "second to last up block", "gradient_checkpointing": True}
     return {
         **{"model": model, "positive": conditioning(), "latent": noise, "image": picture, "mask": mask},
         **{"points": '[{"x": 8, "y": 8}, {"x": 40, "y": 24}]', "objective": "DragDiffusion"},
         **{"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 3},
-        "options": run("DragOptions", **{**numbers, **others})[0],
+        "options": drag_options(iterations=steps, gradient_checkpointing=True),
     }
 
 
