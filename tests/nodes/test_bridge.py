@@ -1,5 +1,7 @@
 """The bridge: a MODEL as a diffusers UNet on the same memory."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -145,3 +147,39 @@ def test_latents_are_scaled_by_the_models_format() -> None:
 def test_models_it_cannot_represent_are_refused(make: Any) -> None:
     with torch.inference_mode(), pytest.raises(UnsupportedModel), bridged(make()):
         pass
+
+
+def patched_attention(model: Any) -> None:
+    model.set_model_attn1_patch(lambda *args: args[:3])
+
+
+def wrapped(model: Any) -> None:
+    model.add_wrapper_with_key("diffusion_model", "key", lambda executor, *args, **kwargs: executor(*args, **kwargs))
+
+
+def replaced(model: Any) -> None:
+    model.add_object_patch("diffusion_model.out.0", model.model.diffusion_model.out[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (patched_attention, "attention or block patches"),
+        (wrapped, "wrappers"),
+        (lambda model: model.set_model_unet_function_wrapper(print), "wrappers"),
+        (replaced, "replaced layers"),
+    ],
+)
+def test_what_it_cannot_honour_is_said_once(
+    model: Any, caplog: pytest.LogCaptureFixture, change: Callable[[Any], None], name: str
+) -> None:
+    changed = with_lora(model, random_lora(0)).clone()
+    with caplog.at_level(logging.WARNING), torch.inference_mode():
+        with bridged(changed):
+            pass
+        assert not caplog.records
+        change(changed)
+        with bridged(changed):
+            pass
+    (record,) = caplog.records
+    assert f"the MODEL has {name}" in record.message and "only in KSampler" in record.message
