@@ -2,15 +2,23 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .denoise import Denoise
+from .errors import InvalidInput
+from .trajectory import Trajectory
 
 OnLatent = Callable[[int, int, Tensor], None]
 """Called after every step with (steps done, steps in all, estimate of z0 (B, C, H, W)); may raise to cancel."""
 
+Adjust = Callable[[int, Tensor], Tensor]
+"""From a step's number and the x (B, C, H, W) that it has led to, to the x that the next step starts from."""
 
-def sample(denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None) -> Tensor:
+
+def sample(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None, adjust: Adjust | None = None
+) -> Tensor:
     """From noise to a latent: x at sigmas[0] (B, C, H, W) to x at sigmas[-1].
 
     sigmas: (S + 1,), falling. Each step is eq. 12 of the paper with eta = 0, which in sigma space is
@@ -20,26 +28,48 @@ def sample(denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None
     for i in range(steps):
         x0 = denoise(x, sigmas[i])
         x = x0 + (x - x0) * (sigmas[i + 1] / sigmas[i])
+        if adjust:
+            x = adjust(i, x)
         if on_step:
             on_step(i + 1, steps, x0)
     return x
 
 
-def invert(denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None) -> Tensor:
-    """From a latent to the noise that `sample` turns back into it: x at sigmas[-1] to x at sigmas[0].
+def invert(denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None, iterations: int = 0) -> Tensor:
+    """From a latent to the noise that `sample` turns back into it: x at sigmas[-1] to x at sigmas[0]; see `trace`."""
+    return trace(denoise, x, sigmas, on_step, iterations).noise
+
+
+def trace(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None, iterations: int = 0
+) -> Trajectory:
+    """The whole way from a latent (B, C, H, W) at sigmas[-1] to the noise that `sample` turns back into it.
 
     sigmas: (S + 1,), falling, as for `sample`. Each step reverses `sample`'s, with the noise evaluated where
     the step starts but at the timestep where it ends, as the published implementations of DDIM inversion
     do: the network sees z_t with timestep t + 1. So the result is approximate; the error falls with S.
+    iterations: how often the noise is then evaluated again at the point it leads to (AIDI, Pan et al. 2023, eq. 8;
+    ReNoise, Garibi et al. 2024); where that converges, `sample` goes the same way back.
     """
+    if iterations < 0:
+        raise InvalidInput(f"the fixed-point iterations must be 0 or more, got {iterations}")
     rising = sigmas.flip(0)
     steps = len(sigmas) - 1
+    latents, residuals = [x], []
     for i in range(steps):
         here, there = rising[i], rising[i + 1]
-        rescaled = x * ((there**2 + 1) / (here**2 + 1)) ** 0.5  # so that the network's input is z_t itself
-        x0 = denoise(rescaled, there)
-        noise = (rescaled - x0) / there
-        x = x + (there - here) * noise
+        growth = (there**2 + 1) ** 0.5
+        start = x * (growth / (here**2 + 1) ** 0.5)  # so that the network's input is z_t itself
+        x0 = denoise(start, there)
+        next_x = x + (there - here) * (start - x0) / there
+        for _ in range(iterations):
+            before = next_x
+            x0 = denoise(before, there)
+            next_x = x + (there - here) * (before - x0) / there
+        if iterations:
+            residuals.append(((next_x - before) / growth).square().mean().sqrt())
+        x = next_x
+        latents.append(x)
         if on_step:
             on_step(i + 1, steps, x0)
-    return x
+    return Trajectory(torch.stack(latents[::-1]), sigmas, torch.stack(residuals[::-1]) if residuals else x.new_zeros(0))

@@ -23,6 +23,7 @@ from .pipeline import LatentDiffusion
 from .schedule import ddim_sigmas, sigmas_of
 from .slerp import slerp
 from .text import blend_text
+from .trajectory import Trajectory, put_back
 
 OnStage = Callable[[str, int, int], None]
 """Called as work goes on with (what is being done, steps done, steps in all); may raise to cancel."""
@@ -41,6 +42,8 @@ class Morph:
     attention_blocks: str = "up blocks"
     adain: bool = True
     reschedule: bool = True
+    exact_ends: bool = False
+    """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
     metric: str = "laplacian pyramid"
 
     def __post_init__(self) -> None:
@@ -113,13 +116,15 @@ def morph_ends(
 ) -> MorphResult:
     """The morph between two prepared ends, with a second pass at rescheduled alphas if the config says so."""
     sigmas = ddim_sigmas(sigmas_of(model.train_alphas).to(start.latent), config.steps)
-    noise = [_invert_end(model, x, sigmas, on_stage) for x in (start, end)]
+    ways = [_trace_end(model, x, sigmas, on_stage) for x in (start, end)]
+    noise = [way.noise for way in ways]
 
     def one_pass(alphas: Alphas) -> MorphResult:
         x = slerp(noise[0], noise[1], alphas)
         if config.adain:
             x = adain(x, noise[0], noise[1], alphas)
-        latents = sample_frames(model, x, start, end, alphas, config, sigmas, on_stage)
+        pins = {0: ways[0], len(alphas) - 1: ways[1]} if config.exact_ends else {}
+        latents = sample_frames(model, x, start, end, alphas, config, sigmas, on_stage, pins)
         frames = model.decode_latents(latents)
         return MorphResult(frames, latents, alphas, perceptual_distances(frames, config.metric))
 
@@ -139,8 +144,9 @@ def sample_frames(
     config: Morph,
     sigmas: Tensor,
     on_stage: OnStage | None = None,
+    pins: dict[int, Trajectory] | None = None,
 ) -> Tensor:
-    """All frames in one batch: noise (F, C, h, w) at sigmas[0] to latents (F, C, h, w)."""
+    """All frames in one batch: noise (F, C, h, w) at sigmas[0] to latents (F, C, h, w). pins: see `put_back`."""
     plain = unet_denoiser(
         model.unet, blend_text(start.text, end.text, alphas), sigmas_of(model.train_alphas).to(x), model.prediction
     )
@@ -153,15 +159,16 @@ def sample_frames(
             return plain(x, sigma)
 
     with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas):
-        return ddim.sample(denoise, x, sigmas, stage_reporter(on_stage, "sampling frames"))
+        reporter = stage_reporter(on_stage, "sampling frames")
+        return ddim.sample(denoise, x, sigmas, reporter, lambda step, x: put_back(x, pins or {}, step))
 
 
-def _invert_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnStage | None) -> Tensor:
+def _trace_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnStage | None) -> Trajectory:
     denoise: Denoise = unet_denoiser(
         model.unet, end.text, sigmas_of(model.train_alphas).to(end.latent), model.prediction
     )
     with blended_loras(lora_layers(model, end), {}, (0.0,)):
-        return ddim.invert(denoise, end.latent, sigmas, stage_reporter(on_stage, "inverting"))
+        return ddim.trace(denoise, end.latent, sigmas, stage_reporter(on_stage, "inverting"))
 
 
 def lora_layers(model: LatentDiffusion, end: End) -> dict[nn.Module, LowRank]:

@@ -1,0 +1,145 @@
+"""Null-text Inversion (Mokady et al., CVPR 2023): guided sampling that follows an inversion.
+
+Guidance leads away from the trajectory that was inverted without it. What is told nothing, the embedding of the
+empty prompt, is adjusted step by step until the guided step ends where the trajectory does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .denoise import Denoise, OnStep
+from .errors import InvalidInput
+from .trajectory import Trajectory
+
+DenoiserOf = Callable[[Tensor], Denoise]
+"""From a text embedding (B or 1, T, D) to the model's `Denoise` for it."""
+
+
+@dataclass(frozen=True)
+class NullText:
+    """How to optimise. Defaults are the published code's."""
+
+    guidance: float = 7.5
+    inner_steps: int = 10
+    """Updates at each sampling step, at most."""
+    learning_rate: float = 1e-2
+    """Of Adam; falls by a hundredth of it at each sampling step."""
+    early_stop: float = 1e-5
+    """A step is done when its loss is below this, plus twice this for each step before it."""
+    budget: int = 0
+    """Updates in all, at most: the steps after them keep the last embedding. 0: no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("inner_steps", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.budget < 0:
+            raise InvalidInput(f"budget must be 0 or more, got {self.budget}")
+
+
+@dataclass(frozen=True)
+class NullTextResult:
+    """embeddings: (S, B, T, D), what to tell the unconditional prediction at each step.
+
+    losses: (S, B), before the last update of each step; infinite where the budget was spent. updates: how many there
+    were.
+    """
+
+    embeddings: Tensor
+    losses: Tensor
+    updates: int
+
+
+def null_text_inversion(
+    told: Denoise,
+    untold: DenoiserOf,
+    negative: Tensor,
+    trajectory: Trajectory,
+    config: NullText | None = None,
+    on_step: OnStep | None = None,
+) -> NullTextResult:
+    """Optimise the unconditional embedding of every step so that guided DDIM follows a trajectory of B images.
+
+    told: the model with the images' prompts. untold: the model with an embedding in place of `negative` (B or 1, T, D).
+    The loss is the mean squared distance of the variance-preserving latents after the step; a step starts from the
+    embedding that the step before ended with. Each image is optimised for itself. on_step: called after every update
+    with what is done of all that there may be.
+    """
+    config = config or NullText()
+    sigmas, steps = trajectory.sigmas, len(trajectory.sigmas) - 1
+    x = trajectory.noise
+    embedding = negative.expand(len(x), -1, -1).detach().clone()
+    embeddings, losses, updates = [], [], 0
+    for i in range(steps):
+        with torch.no_grad():
+            conditional = told(x, sigmas[i])
+        step = _Step(x, conditional, trajectory.latents[i + 1], sigmas[i], sigmas[i + 1], config.guidance)
+        rate, enough = config.learning_rate * max(0.0, 1 - i / 100), config.early_stop * (1 + 2 * i)
+        most = min(config.inner_steps, config.budget - updates) if config.budget else config.inner_steps
+
+        def on_update(done: int, first: int = i * config.inner_steps) -> None:
+            if on_step:
+                on_step(first + done, steps * config.inner_steps)
+
+        embedding, loss, done = _optimised(step, untold, embedding, rate, enough, most, on_update)
+        on_update(config.inner_steps)
+        updates += done
+        with torch.no_grad():
+            x = step.end(untold(embedding)(x, sigmas[i]))
+        embeddings.append(embedding)
+        losses.append(loss)
+    return NullTextResult(torch.stack(embeddings), torch.stack(losses), updates)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One guided DDIM step from x, and where it should end."""
+
+    x: Tensor
+    conditional: Tensor
+    target: Tensor
+    sigma: Tensor
+    next_sigma: Tensor
+    guidance: float
+
+    def end(self, unconditional: Tensor) -> Tensor:
+        x0 = torch.lerp(unconditional, self.conditional, self.guidance)
+        return x0 + (self.x - x0) * (self.next_sigma / self.sigma)
+
+    def loss(self, unconditional: Tensor) -> Tensor:
+        """(B,)"""
+        error = (self.end(unconditional) - self.target) / (self.next_sigma**2 + 1) ** 0.5
+        return error.square().flatten(1).mean(1)
+
+
+def _optimised(
+    step: _Step,
+    untold: DenoiserOf,
+    embedding: Tensor,
+    rate: float,
+    enough: float,
+    most: int,
+    on_update: Callable[[int], None],
+) -> tuple[Tensor, Tensor, int]:
+    """The embedding after at most so many updates, what the loss was before the last (B,), and how many they were.
+
+    A row is updated for the last time when its loss is found below `enough`, as published.
+    """
+    embedding = embedding.clone().requires_grad_()
+    optimiser = torch.optim.Adam([embedding], rate)
+    losses, done = embedding.new_full((len(embedding),), torch.inf), 0
+    while done < most and not (losses < enough).all():
+        with torch.enable_grad():
+            loss = step.loss(untold(embedding)(step.x, step.sigma))
+        (embedding.grad,) = torch.autograd.grad(loss.sum(), embedding)
+        before, unfinished = embedding.detach().clone(), losses >= enough
+        optimiser.step()
+        losses = torch.where(unfinished, loss.detach(), losses)
+        with torch.no_grad():
+            embedding.copy_(torch.where(unfinished[:, None, None], embedding, before))
+        done += 1
+        on_update(done)
+    return embedding.detach(), losses, done
