@@ -6,12 +6,16 @@ from .blend import AdaIN, BlendConditioning, SlerpLatents
 from .drag import DragLatentOptimize, DragOptions
 from .invert import DdimInvert
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
+from .null_text import NullTextInversion
 from .toy import LoadToyModel, ToyDrawing
+from .trajectory import DirectInversion
 
 NODES = [
     FitImageLora,
     LoadLoraWeights,
     DdimInvert,
+    DirectInversion,
+    NullTextInversion,
     SlerpLatents,
     LoraBlend,
     AttentionKVInject,

@@ -12,6 +12,8 @@ NAMES = {
     "MorphDragFitImageLora": "Fit Image LoRA",
     "MorphDragLoadLoraWeights": "Load LoRA Weights",
     "MorphDragDdimInvert": "DDIM Invert",
+    "MorphDragDirectInversion": "Direct Inversion",
+    "MorphDragNullTextInversion": "Null-text Inversion",
     "MorphDragSlerpLatents": "Slerp Latents",
     "MorphDragLoraBlend": "LoRA Blend",
     "MorphDragAttentionKVInject": "Attention KV Inject",
