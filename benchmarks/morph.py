@@ -26,6 +26,7 @@ SLERP = Morph(frames=FRAMES, lora=None, attention=0, adain=False, reschedule=Tru
 WITH_LORA = replace(SLERP, lora=LORA, reschedule=False)
 WITH_ATTENTION = replace(WITH_LORA, attention=0.6)
 FULL = replace(WITH_ATTENTION, adain=True, reschedule=True)
+EXACT = replace(FULL, exact_ends=True)
 
 
 def cross_fade(start: Tensor, end: Tensor) -> Tensor:
@@ -48,6 +49,7 @@ def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
         "+ LoRA + attention": morph_ends(model, *ends, WITH_ATTENTION).frames,
         "+ LoRA + attention + AdaIN": full.first_pass.frames,
         "full: + rescheduling": full.frames,
+        "full, exact ends": morph_ends(model, *ends, EXACT).frames,
     }
 
 

@@ -134,7 +134,7 @@ def _optimised(
     while done < most and not (losses < enough).all():
         with torch.enable_grad():
             loss = step.loss(untold(embedding)(step.x, step.sigma))
-        (embedding.grad,) = torch.autograd.grad(loss.sum(), embedding)
+            (embedding.grad,) = torch.autograd.grad(loss.sum(), embedding)
         before, unfinished = embedding.detach().clone(), losses >= enough
         optimiser.step()
         losses = torch.where(unfinished, loss.detach(), losses)

@@ -351,3 +351,18 @@ def test_impossible_settings_are_refused(model, ends, change):
 def test_a_share_of_steps_outside_0_to_1_is_refused(model, ends, attention):
     with pytest.raises(InvalidInput):
         morph_ends(model, *ends, replace(PLAIN, attention=attention))
+
+
+@pytest.mark.parametrize("reschedule", [False, True])
+def test_exact_ends_are_the_images_and_the_frames_between_are_still_the_morphs(model, ends, reschedule):
+    config = replace(FULL, reschedule=reschedule)
+    free, exact = (morph_ends(model, *ends, replace(config, exact_ends=on)) for on in (False, True))
+    images = torch.cat([end.latent for end in ends])
+    torch.testing.assert_close(exact.latents[[0, -1]], images, rtol=0, atol=1e-6)
+    assert (free.latents[[0, -1]] - images).abs().amax((1, 2, 3)).min() > 1e-3
+    if not reschedule:  # attention apart, which looks at the ends, they start and go as without
+        alone = [
+            morph_ends(model, *ends, replace(config, attention=0.0, exact_ends=on)).latents[1:-1]
+            for on in (False, True)
+        ]
+        assert torch.equal(*alone)

@@ -91,6 +91,11 @@ def test_it_is_the_published_optimisation(unet, way):
         assert float(result.losses[i, 0]) == pytest.approx(loss, rel=1e-3)
 
 
+@torch.no_grad()
+def test_it_needs_no_gradients_of_its_caller(unet, way):
+    assert (optimise(unet, way).embeddings - NEGATIVE).abs().max() > 0.01
+
+
 def test_guided_sampling_follows_the_trajectory_better(unet, way):
     before = guided_end(unet, way, [NEGATIVE] * 4)
     after = guided_end(unet, way, optimise(unet, way, inner_steps=20).embeddings)
