@@ -83,7 +83,9 @@ class AttentionKVInject(io.ComfyNode):
         patched = model.clone()
         patched.set_model_attn1_patch(_EndContexts(unet_config(model), weights, strength, end_percent, blocks))
         if frames_per_batch:
-            patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_parts", InParts(frames_per_batch))
+            parts = InParts(frames_per_batch)
+            patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_parts", parts)
+            patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "morph_drag_parts", parts.prepare)
         return io.NodeOutput(patched)
 
 

@@ -73,7 +73,10 @@ def _prediction(model: "ModelPatcher") -> Prediction:
     known = [PREDICTIONS[base] for base in bases if base in PREDICTIONS]
     if not known:
         found = " and ".join(base.__name__ for base in bases)
-        raise UnsupportedModel(f"model is sampled as {found}; epsilon (EPS) and v prediction are supported")
+        raise UnsupportedModel(
+            f"model is sampled as {found}; epsilon (EPS) and v prediction are supported: load a Stable Diffusion 1.x, "
+            "2.x or XL checkpoint"
+        )
     return known[0]
 
 
@@ -84,7 +87,12 @@ def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
         schedule = type(sampling).__bases__[0].__name__
-        raise UnsupportedModel(f"model is sampled as {schedule}; connect it without that sampling patch")
+        advice = (
+            "connect it without that sampling patch"
+            if "model_sampling" in model.object_patches
+            else "load a checkpoint with a discrete schedule, such as Stable Diffusion 1.x, 2.x or SDXL base"
+        )
+        raise UnsupportedModel(f"model is sampled as {schedule}; {advice}")
     _warn_of_patches(model)
     loaded = _with_weights_in_memory(model)
     comfy.model_management.load_models_gpu([loaded], memory_required=ALL_MEMORY, force_full_load=True)
@@ -100,16 +108,25 @@ def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
 def _with_weights_in_memory(model: "ModelPatcher") -> "ModelPatcher":
     """Since 0.16 ComfyUI may read a weight only when its layer runs; a clone without that has them all."""
     is_dynamic = getattr(model, "is_dynamic", None)
-    return model.clone(disable_dynamic=True) if is_dynamic and is_dynamic() else model  # type: ignore[call-arg]
+    if not is_dynamic or not is_dynamic():
+        return model
+    try:
+        return model.clone(disable_dynamic=True)  # type: ignore[call-arg]
+    except RuntimeError as error:
+        raise UnsupportedModel(
+            f"model cannot be loaded whole ({error}); load it with Load Checkpoint, or start ComfyUI with "
+            "--disable-dynamic-vram"
+        ) from error
 
 
 def _warn_of_patches(model: "ModelPatcher") -> None:
     """Say what of the MODEL is not in its weights, and so not in the bridge."""
     options = model.model_options.get("transformer_options", {})
+    wrappers = [*model.wrappers.values(), *options.get("wrappers", {}).values()]
     unseen = {
         "attention or block patches": any(options.get(kind) for kind in ("patches", "patches_replace")),
-        "wrappers (such as LoRA Blend)": any(model.wrappers.values())
-        or "model_function_wrapper" in model.model_options,
+        "wrappers (such as LoRA Blend)": any(wrappers) or "model_function_wrapper" in model.model_options,
+        "injections (such as LoRAs in bypass mode)": any(model.injections.values()),
         "replaced layers": any(key.startswith("diffusion_model.") for key in model.object_patches),
     }
     if any(unseen.values()):

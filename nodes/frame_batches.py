@@ -65,20 +65,34 @@ class InParts:
         whole = frames_under_way(len(x), options)
         if PART in options or whole.total <= max(2, self.size):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **others)  # type: ignore[no-any-return]
+        if options.get("patches", {}).get("middle_patch"):
+            raise InvalidInput(
+                "Attention KV Inject: frames_per_batch cannot part what GLIGEN adds to the frames; set it to 0"
+            )
         output = torch.empty_like(x)
         kept: dict[Any, Tensor] = {}
         for frames in self._parts(whole.total):
             rows = [first + frame for first in range(0, len(x), whole.total) for frame in frames]
             inputs = [_rows_of(value, rows, len(x)) for value in (x, t, c_concat, c_crossattn, control)]
-            part = {**options, PART: FramePart(frames, whole.total, kept)}
+            part = {**options, PART: FramePart(frames, whole.total, kept), **_told_to_others(frames, whole.total)}
             output[rows] = executor(*inputs, part, **_rows_of(others, rows, len(x)))
         return output
+
+    def prepare(self, executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        """Wrapper around ComfyUI's `prepare_sampling`: room for one part is all that the model must leave."""
+        rows = min(noise_shape[0], max(2, self.size))
+        return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
     def _parts(self, total: int) -> Iterator[Sequence[int]]:
         yield (0, total - 1)
         inner = range(1, total - 1)
         for first in range(0, len(inner), self.size):
             yield inner[first : first + self.size]
+
+
+def _told_to_others(frames: Sequence[int], total: int) -> dict[str, Any]:
+    """Which frames are under way, as AnimateDiff says it: patches with one item a frame (IPAdapter's) look here."""
+    return {"ad_params": {"sub_idxs": list(frames), "full_length": total}}
 
 
 def _rows_of(value: Any, rows: list[int], count: int) -> Any:

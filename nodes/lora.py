@@ -1,5 +1,6 @@
 """Fit Image LoRA and LoRA Blend: a model that knows one image, and one that knows two, frame by frame."""
 
+import logging
 from typing import Any
 
 import comfy.lora
@@ -225,6 +226,8 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
             raise InvalidInput(f"{name}: {error}") from error
     read = {key for adapter in found.values() for key in adapter.loaded_keys}
     unread = [key for key in lora if key not in read and not key.startswith(TEXT_ENCODER_PREFIXES)]
+    if len(read) + len(unread) < len(lora):
+        logging.warning(f"LoRA Blend: {name} also changes the text encoder; only its part for the UNet is blended")
     if unread:
         raise InvalidInput(
             f"{name} has {len(unread)} entries that are not plain LoRA layers of this model, the first is "

@@ -1,5 +1,6 @@
 """A CONDITIONING of one prompt as a UNet is called with it."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +13,27 @@ from ..morph_core.errors import InvalidInput
 from .adapters import single_conditioning
 from .bridge import unet_config
 
+ONLY_WHERE_SAMPLED = ("control", "gligen", "hooks", "area", "mask", "strength", "start_percent", "end_percent")
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """context: (1, T, D). added: what else the UNet takes; SDXL's vector of pooled text and sizes, (1, A)."""
+    """context: (1, T, D). added: what else the UNet takes; SDXL's vector of pooled text and sizes, (1, A).
+
+    unseen: what the CONDITIONING carries that has its effect outside of the network.
+    """
 
     context: Tensor
     added: dict[str, Tensor] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Prompt":
-        """As ordinary tensors of this type on this device, whether or not they were made in inference mode."""
+        """For optimising: as ordinary tensors of this type on this device. Says in the log what they leave out."""
+        if self.unseen:
+            logging.warning(
+                f"Morph & Drag: the prompt carries {', '.join(self.unseen)}, which has no effect in this node, only "
+                "where the model is sampled"
+            )
         added = {name: value.clone().to(device, dtype) for name, value in self.added.items()}
         return Prompt(self.context.clone().to(device, dtype), added)
 
@@ -31,7 +43,8 @@ def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor)
 
     name: of the input. Raises `InvalidInput` for several prompts and for one that was made for another model.
     """
-    embedding, _ = single_conditioning(conditioning, name)
+    embedding, options = single_conditioning(conditioning, name)
+    unseen = tuple(key for key in ONLY_WHERE_SAMPLED if key in options)
     config = unet_config(model)
     if embedding.shape[-1] != config["context_dim"]:
         raise InvalidInput(
@@ -39,14 +52,14 @@ def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor)
             "encode the prompt with this model's own CLIP"
         )
     if not config.get("adm_in_channels"):
-        return Prompt(embedding)
+        return Prompt(embedding, unseen=unseen)
     vector = _vector(model, conditioning, name, samples)
     if vector.shape[-1] != config["adm_in_channels"]:
         raise InvalidInput(
             f"{name} has a pooled output that makes a vector {vector.shape[-1]} wide, model takes "
             f"{config['adm_in_channels']}; encode the prompt with this model's own CLIP"
         )
-    return Prompt(embedding, {"class_labels": vector})
+    return Prompt(embedding, {"class_labels": vector}, unseen)
 
 
 def _vector(model: Any, conditioning: list[Any], name: str, samples: Tensor) -> Tensor:

@@ -31,6 +31,9 @@ def _computing_weight(layer: nn.Module, name: str, tensor: Tensor, device: torch
     convert: Any = getattr(layer, f"convert_{name}", None)  # of layers that keep a scale beside their weight
     if convert:
         changes.append(convert)
+    smoothing = getattr(layer, "pre_quant_scale", None)  # of some quantised layers: their input is multiplied by it
+    if smoothing is not None and name == "weight":
+        changes.append(lambda weight: weight * smoothing.to(weight))
     if type(tensor) in PLAIN and not changes:
         return tensor.to(device, dtype)
     weight = _unpacked(tensor.to(device, dtype, copy=True))

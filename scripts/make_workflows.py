@@ -319,7 +319,8 @@ PHOTO_MORPH_NOTE = """\
 - Choose your two images. They morph best when they show similar things at a similar place.
 - Describe each image in its **CLIP Text Encode**. If one prompt fits both images, write it twice.
 
-Then press **Run**. The LoRAs are fitted once; a later run repeats only what comes after your change.
+Then press **Run**. The LoRAs are fitted once; a later run repeats only what comes after your change. To keep one for \
+another day, connect Save LoRA Weights, and Load LoRA Weights in place of Fit Image LoRA.
 
 ### What happens
 

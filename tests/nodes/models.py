@@ -83,7 +83,7 @@ def inpainting() -> ModelPatcher:
     return _patcher(comfy.supported_models.SD15, {**UNET, "in_channels": 9}, ModelType.EPS)
 
 
-def sdxl() -> ModelPatcher:
+def sdxl(kind: ModelType = ModelType.EPS) -> ModelPatcher:
     """As SDXL: a UNet that takes pooled text and six sizes as well, with deeper transformers further in."""
     config = {
         **UNET,
@@ -94,7 +94,7 @@ def sdxl() -> ModelPatcher:
         "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
         "transformer_depth_middle": 2,
     }
-    return _patcher(_SDXL, config, ModelType.EPS, comfy.model_base.SDXL)
+    return _patcher(_SDXL, config, kind, comfy.model_base.SDXL)
 
 
 def pruned() -> ModelPatcher:

@@ -533,7 +533,7 @@ def test_images_when_there_are_no_points_yet(model: Any) -> None:
 
 
 def inverted(model: Any, start_at_step: int) -> Any:
-    (noise,) = execute(model, "DdimInvert", steps=10, start_at_step=start_at_step)
+    noise, *_ = execute(model, "DdimInvert", steps=10, start_at_step=start_at_step)
     return noise
 
 

@@ -5,21 +5,30 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import comfy.utils
 import pytest
 import torch
+from comfy.model_base import ModelType
+from comfy.patcher_extension import PatcherInjection
 from torch import Tensor
 
 from morph_pack.morph_core.denoise import unet_denoiser
-from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
+from morph_pack.morph_core.errors import UnsupportedModel
 from morph_pack.nodes.bridge import bridged, scaled_latent
 from morph_pack.nodes.prompt import read_prompt
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, with_lora
 
-KINDS = {"toy": None, "SD 1": models.sd1, "SD 2": models.sd2, "SDXL": models.sdxl}
+KINDS = {
+    "toy": None,
+    "SD 1": models.sd1,
+    "SD 2": models.sd2,
+    "SDXL": models.sdxl,
+    "SDXL, v": lambda: models.sdxl(ModelType.V_PREDICTION),
+}
 POOLED = {"pooled_output": normal(1, models.POOLED_WIDTH, seed=7)}  # what CLIP Text Encode gives for SDXL; else unused
 
 
@@ -61,36 +70,6 @@ def test_it_computes_what_comfyui_computes(any_model: Any, size: tuple[int, int]
     x, positive = normal(2, 4, *size) * (1 + sigma), conditioning(**POOLED)
     expected = through_comfyui(any_model, x, sigma, positive)
     assert_same_output(through_bridge(any_model, x, sigma, positive), expected)
-
-
-def test_sdxl_is_told_the_sizes_in_the_conditioning() -> None:
-    """CLIP Text Encode SDXL's width, height and crop; without them the latent's own size."""
-    model, x, sigma = models.sdxl(), normal(1, 4, 8, 12), torch.tensor(1.0)
-    outputs = {}
-    for name, sizes in {
-        "none": {},
-        "latent's": {"width": 96, "height": 64},
-        "swapped": {"width": 64, "height": 96},
-        "cropped": {"crop_w": 32},
-        "target": {"target_width": 512},
-    }.items():
-        positive = conditioning(**POOLED, **sizes)
-        outputs[name] = through_bridge(model, x, sigma, positive)
-        assert_same_output(outputs[name], through_comfyui(model, x, sigma, positive))
-    assert torch.equal(outputs["none"], outputs["latent's"])
-    for name in ("swapped", "cropped", "target"):
-        assert (outputs[name] - outputs["none"]).abs().max() > 1e-3, name
-
-
-def test_a_prompt_of_another_models_clip_is_refused() -> None:
-    x = latent(size=(8, 8))["samples"]
-    for positive, complaint in (
-        (conditioning(), "positive has no pooled_output; encode the prompt"),
-        (conditioning(pooled_output=normal(1, 10)), "makes a vector 1546 wide, model takes 1600; encode the prompt"),
-        ([[normal(1, 8, 10), POOLED]], "positive is 10 wide, model takes 64; encode the prompt"),
-    ):
-        with torch.inference_mode(), pytest.raises(InvalidInput, match=complaint):
-            read_prompt(models.sdxl(), positive, "positive", x)
 
 
 def test_it_copies_nothing(any_model: Any) -> None:
@@ -157,6 +136,15 @@ def wrapped(model: Any) -> None:
     model.add_wrapper_with_key("diffusion_model", "key", lambda executor, *args, **kwargs: executor(*args, **kwargs))
 
 
+def wrapped_in_its_options(model: Any) -> None:
+    options = model.model_options
+    comfy.patcher_extension.add_wrapper_with_key("diffusion_model", "key", print, options, is_model_options=True)
+
+
+def injected(model: Any) -> None:
+    model.set_injections("bypass_lora", [PatcherInjection(inject=lambda patcher: None, eject=lambda patcher: None)])
+
+
 def replaced(model: Any) -> None:
     model.add_object_patch("diffusion_model.out.0", model.model.diffusion_model.out[0])
 
@@ -167,6 +155,8 @@ def replaced(model: Any) -> None:
         (patched_attention, "attention or block patches"),
         (wrapped, "wrappers"),
         (lambda model: model.set_model_unet_function_wrapper(print), "wrappers"),
+        (wrapped_in_its_options, "wrappers"),
+        (injected, "injections"),
         (replaced, "replaced layers"),
     ],
 )

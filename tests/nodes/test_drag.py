@@ -479,7 +479,7 @@ def make_drawing(toy: tuple[Any, Any, Any], animal: str, seed: int, **look: str)
 def drag_drawing(model: Any, drawing: Drawing, **changes: Any) -> Dragged:
     """Its nose, unless told otherwise."""
     spacing = {name: changes.pop(name, value) for name, value in SPACING.items()}
-    (noise,) = run("DdimInvert", model=model, positive=drawing.prompt, latent_image=drawing.latent, **spacing)
+    noise, *_ = run("DdimInvert", model=model, positive=drawing.prompt, latent_image=drawing.latent, **spacing)
     own = {"positive": drawing.prompt, "image": drawing.image, "points": as_text([(NOSE, (40, 40))])}
     return drag(model, noise, **{**own, **spacing, **changes})
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import comfy.sampler_helpers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -102,6 +103,7 @@ def test_all_that_belongs_to_a_row_goes_with_it() -> None:
             assert torch.equal(value, x)
         assert concat is None and control["input"][1] is None and control["output"][0] is shared
         assert options["other"] == 5 and options[PART].total == 4
+        assert options["ad_params"] == {"sub_idxs": [int(row) for row in x[: len(x) // 2]], "full_length": 4}
         return x + 1
 
     control = {"input": [x, None], "output": [shared]}
@@ -109,6 +111,27 @@ def test_all_that_belongs_to_a_row_goes_with_it() -> None:
     assert torch.equal(result, x + 1)
     assert seen == [(0, 3, 4, 7), (1, 5), (2, 6)]
     assert PART not in options
+
+
+def test_memory_is_asked_for_one_part(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = comfy.sampler_helpers.estimate_memory
+
+    def estimate(model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(noise_shape[0])
+        return original(model, noise_shape, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory", estimate)
+    for size in (0, 1, 3, 100):
+        sample(inject(model, ALPHAS, size), conditioning(), NOISE, 1)
+    assert asked == [7, 2, 3, 7]
+
+
+def test_gligen_is_refused(model: Any) -> None:
+    patched = inject(model, ALPHAS, 2)
+    patched.set_model_patch(lambda x, options: x, "middle_patch")
+    with pytest.raises(InvalidInput, match="Attention KV Inject: frames_per_batch cannot part what GLIGEN adds"):
+        sample(patched, conditioning(), NOISE, 1)
 
 
 def test_alphas_of_another_number_are_refused_by_name(model: Any) -> None:

@@ -172,7 +172,9 @@ def test_lora_blend_reads_the_oldest_style_of_diffusers(model: Any) -> None:
     assert_blends_as_merged(model, lora, kohya)
 
 
-def test_lora_blend_leaves_a_loras_text_encoder_layers_alone(model: Any) -> None:
+def test_lora_blend_leaves_a_loras_text_encoder_layers_alone_and_says_so(
+    model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     kohya = random_lora(0)
     strangers = (
         "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
@@ -181,6 +183,7 @@ def test_lora_blend_leaves_a_loras_text_encoder_layers_alone(model: Any) -> None
         "text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight",
     )
     assert_blends_as_merged(model, {**kohya, **dict.fromkeys(strangers, torch.ones(2, 2))}, kohya)
+    assert "LoRA Blend: start also changes the text encoder" in caplog.text
 
 
 def test_a_saved_lora_is_read_back(model: Any) -> None:

@@ -105,6 +105,15 @@ def test_functions_of_a_weight_and_of_a_bias() -> None:
     assert_computes_the_same(layer)
 
 
+def test_a_scale_of_the_layers_input() -> None:
+    """Which newer ComfyUIs keep beside some quantised weights and multiply the input by."""
+    layer = linear(comfy.ops.manual_cast.Linear, torch.float32)
+    layer.pre_quant_scale = nn.Parameter(normal(8, seed=3), requires_grad=False)
+    x, weights = normal(3, 8, seed=2), weights_of(layer)
+    expected = layer(x * layer.pre_quant_scale)
+    torch.testing.assert_close(nn.functional.linear(x, weights["layer.weight"], weights["layer.bias"]), expected)
+
+
 def test_a_plain_weight_is_the_layers_own_and_a_changed_one_is_not() -> None:
     layer = linear(comfy.ops.disable_weight_init.Linear, torch.float32)
     assert weights_of(layer)["layer.weight"].data_ptr() == layer.weight.data_ptr()
@@ -159,7 +168,14 @@ def test_a_model_whose_weights_are_read_as_they_are_needed_is_loaded_whole(model
             assert disable_dynamic
             return model.clone()
 
+    class Unloadable(Dynamic):
+        def clone(self, disable_dynamic: bool = False) -> ModelPatcher:
+            raise RuntimeError("cached_patcher_init is not initialized")
+
     hollow = models.sd1()
+    unloadable = Unloadable(hollow.model, hollow.load_device, hollow.offload_device)
+    with pytest.raises(UnsupportedModel, match="cannot be loaded whole .*; load it with Load Checkpoint"):
+        through_bridge(unloadable, X, SIGMA, TEXT)
     for parameter in hollow.model.parameters():
         parameter.data = torch.full_like(parameter, float("nan"))
     dynamic = Dynamic(hollow.model, hollow.load_device, hollow.offload_device)
