@@ -7,6 +7,7 @@ from .drag import DragLatentOptimize, DragOptions
 from .invert import DdimInvert
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
 from .null_text import NullTextInversion
+from .prompt_to_prompt import PromptToPrompt
 from .toy import LoadToyModel, ToyDrawing
 from .trajectory import DirectInversion
 
@@ -16,6 +17,7 @@ NODES = [
     DdimInvert,
     DirectInversion,
     NullTextInversion,
+    PromptToPrompt,
     SlerpLatents,
     LoraBlend,
     AttentionKVInject,

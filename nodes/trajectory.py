@@ -98,6 +98,9 @@ class _PutBack:
     def __init__(self, way: Trajectory, row: int, pinned: Tensor) -> None:
         self.way, self.row, self.pinned = way, row, pinned
 
+    def __deepcopy__(self, memo: Any) -> "_PutBack":
+        return self  # ComfyUI copies a MODEL's options with each clone; the latents need no copies
+
     def __call__(self, args: dict[str, Any]) -> Tensor:
         try:
             return self._put_back(args)

@@ -14,6 +14,7 @@ NAMES = {
     "MorphDragDdimInvert": "DDIM Invert",
     "MorphDragDirectInversion": "Direct Inversion",
     "MorphDragNullTextInversion": "Null-text Inversion",
+    "MorphDragPromptToPrompt": "Prompt To Prompt",
     "MorphDragSlerpLatents": "Slerp Latents",
     "MorphDragLoraBlend": "LoRA Blend",
     "MorphDragAttentionKVInject": "Attention KV Inject",
