@@ -187,8 +187,8 @@ def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0) -> Grou
     return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
 
 
-def sample(title: str, tag: str) -> Group:
-    links = {"model": f"patched{tag}", "positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
+def sample(title: str, tag: str, model: str = "patched") -> Group:
+    links = {"model": f"{model}{tag}", "positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
     widgets = {**SAMPLER, "start_at_step": 0, "end_at_step": 10000}
     sampler = Node(f"latents{tag}", "KSamplerAdvanced", {**links, "latent_image": f"styled{tag}"}, widgets, WIDE)
     decode = Node(f"frames{tag}", "VAEDecode", {"samples": f"latents{tag}", "vae": "model.VAE"}, width=NARROW)
@@ -214,9 +214,15 @@ def reference() -> Node:
     return Node("referring", "MorphDragAttentionKVInject", {"model": "D model"}, widgets)
 
 
-def sample_drag(dragged: str) -> list[Node]:
+def pinned(name: str, model: str, trajectory: str, row: int, mask: str = "") -> Node:
+    """A row held to its inversion, outside a mask if one is named."""
+    links = {"model": model, "trajectory": f"{trajectory}.TRAJECTORY", **({"mask": mask} if mask else {})}
+    return Node(name, "MorphDragDirectInversion", links, {"row": row})
+
+
+def sample_drag(dragged: str, model: str = "referring") -> list[Node]:
     """The original and the dragged image of a drag, sampled from where it left off."""
-    links = {"model": "referring", "positive": "D prompt", "negative": "empty prompt", "latent_image": dragged}
+    links = {"model": model, "positive": "D prompt", "negative": "empty prompt", "latent_image": dragged}
     sampler = Node(
         f"{dragged} latents",
         "KSamplerAdvanced",
@@ -566,7 +572,164 @@ def sd15_drag() -> Workflow:
     ]
 
 
-WORKFLOWS = [toy_morph, toy_morph_rescheduled, sd15_morph, sdxl_morph, toy_drag, sd15_drag]
+EXACT_MORPH_NOTE = """\
+## A morph whose ends are the images themselves
+
+Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffusion that comes with Morph & Drag.
+
+### What happens
+
+This is the workflow *toy_morph* with two **Direct Inversion** nodes more. DDIM Invert keeps every latent on its way \
+to noise (its TRAJECTORY). After each of KSampler's steps the first row of the batch is put back on image A's way and \
+the last row on image B's. So the first and the last frame are exactly what the autoencoder makes of the images, and \
+what the frames between see of them, through Attention KV Inject, is exact as well.
+
+### What to change
+
+- Bypass both **Direct Inversion** nodes to see what they do: without them the ends are close, not equal.
+- Everything that may be changed in *toy_morph*.
+
+### What must agree
+
+*steps*, *scheduler* and *start_at_step* of both DDIM Invert and of KSampler, whose sampler is ddim or euler. *row*: 0 \
+is the first frame, -1 the last.
+"""
+
+PINNED_DRAG_NOTE = """\
+## A drag that leaves the rest untouched
+
+Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffusion that comes with Morph & Drag.
+
+### What happens
+
+1. **Image**: a small LoRA learns the image, and DDIM Invert walks three quarters of the way to noise and keeps it.
+2. **Drag**: the head is dragged by its nose, inside the mask.
+3. **Pin**: two Direct Inversion nodes. The first holds the original (row 0) to its inversion, so that what the \
+dragged row sees of it is exact. The second holds the dragged image (row 1) to it wherever the mask is black.
+4. **Sample**: outside the mask the dragged image is the original, to the last bit of the latent.
+
+### What to change
+
+- **The points** and the mask's rectangle. What is to move must be inside, with the place it moves to.
+- Bypass the second **Direct Inversion** node: the background's tint drifts.
+
+### What must agree
+
+*steps*, *scheduler* and *start_at_step* of DDIM Invert and of Drag Latent Optimize. KSampler's sampler is ddim or \
+euler.
+"""
+
+TOY_EDIT_NOTE = """\
+## Change one word, keep the rest
+
+Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffusion that comes with Morph & Drag.
+
+### What happens
+
+1. **Image**: DDIM Invert finds the noise that leads back to the drawing, and keeps the way.
+2. **Edit**: Prompt To Prompt samples two rows from that noise, one of the drawing's caption and one of the edited \
+prompt. The second takes its attention from the first, so that the layout stays, and may differ only near the \
+*blend_words*. Direct Inversion holds the first row to the drawing.
+3. **Sample** with guidance.
+
+### What to change
+
+- **edited_prompt**: another animal, colour or mood.
+- **blend_threshold**: higher keeps more, lower lets more change. Empty **blend_words** let everything change.
+- **cross_percent**, **self_percent**: how long the words and the layout are the source's.
+- **cfg** of KSampler: how strongly the edited prompt is told.
+
+### What must agree
+
+*steps*, *scheduler* and *start_at_step* of DDIM Invert and of KSampler, whose sampler is ddim or euler. \
+*source_prompt* is the prompt that the image was inverted with.
+"""
+
+
+def toy_morph_exact() -> Workflow:
+    pins = [pinned("A pinned", "patched", "A noise", 0), pinned("both pinned", "A pinned", "B noise", -1)]
+    frames = Node("all frames", "PreviewImage", {"images": "large"}, width=360, room=360)
+    large = enlarged("large", "frames")
+    return [
+        [note(EXACT_MORPH_NOTE, 480), TOY_MODEL],
+        TOY_ENDS,
+        [blend("Blend", "", schedule())],
+        [Group("Exact ends", YELLOW, [[pin] for pin in pins])],
+        [sample("Sample", "", "both pinned")],
+        [Group("Result", CYAN, [[large, animation("saved", "large", "toy_morph_exact")], [None, frames]])],
+    ]
+
+
+def toy_drag_pinned() -> Workflow:
+    start = 12
+    dragged = drag(
+        "head", [[0.501, 0.621, 0.361, 0.621]], {"options": "options", "mask": "head mask"}, start, "GoodDrag"
+    )
+    settings = Node("options", "MorphDragDragOptions", {}, {"reach": 0.75, "mask_weight": 1.0}, 270)
+    black = Node("black", "SolidMask", {}, {"value": 0.0, "width": 64, "height": 64}, NARROW)
+    pins = [
+        pinned("original pinned", "referring", "D noise", 0),
+        pinned("rest pinned", "original pinned", "D noise", 1, "head mask"),
+    ]
+    saved = {"filename_prefix": f"{PACK}/toy_drag_pinned"}
+    results = [
+        enlarged("large", "head images"),
+        Node("saved", "SaveImage", {"images": "large"}, saved, 360, room=300),
+        Node("way", "PreviewImage", {"images": "head.paths"}, width=300, room=300),
+    ]
+    return [
+        [note(PINNED_DRAG_NOTE, 480), TOY_MODEL],
+        [image("D", toy_source("D", "rabbit", "purple", "calm", "mint", 7), 80, 0.001, start, "Image")],
+        [Group("Mask and options", YELLOW, [[black, settings], toy_mask("head", 2, 2, 50, 52)])],
+        [Group("Drag", GREEN, [[dragged]])],
+        [Group("Pin", YELLOW, [[reference()], *([pin] for pin in pins)])],
+        [Group("Sample", RED, [[empty_prompt(), *sample_drag("head", "rest pinned")]])],
+        [Group("Result: original and dragged, and the handle's way", CYAN, [results])],
+    ]
+
+
+def toy_edit() -> Workflow:
+    source = toy_source("D", "cat", "red", "happy", "mint", 3)
+    schedule = {"steps": 50, "scheduler": "ddim_uniform", "start_at_step": 0}
+    known = {"model": "model.MODEL", "positive": "D prompt", "latent_image": "D latent"}
+    invert = Node("D noise", "MorphDragDdimInvert", known, schedule)
+    words = {"edited_prompt": "a happy red rabbit on mint", "blend_words": "cat, rabbit", "blend_threshold": 0.6}
+    prompts = {"model": "model.MODEL", "clip": "model.CLIP", "source_prompt": "D picture.caption"}
+    control = Node("prompts", "MorphDragPromptToPrompt", prompts, words, WIDE, room=160)
+    links = {"model": "pinned", "positive": "prompts.CONDITIONING", "negative": "empty prompt", "latent_image": "twice"}
+    widgets = {**SAMPLER, "cfg": 7.5, "start_at_step": 0, "end_at_step": 10000}
+    saved = {"filename_prefix": f"{PACK}/toy_edit"}
+    return [
+        [note(TOY_EDIT_NOTE, 480), TOY_MODEL],
+        [Group("Image", BLUE, [[*source[0], None], [*source[1], invert]])],
+        [Group("Edit", GREEN, [[control, pinned("pinned", "prompts.MODEL", "D noise", 0)]])],
+        [
+            Group(
+                "Sample",
+                RED,
+                [
+                    [
+                        Node("twice", "RepeatLatentBatch", {"samples": "D noise"}, {"amount": 2}, NARROW),
+                        Node("latents", "KSamplerAdvanced", links, widgets, WIDE),
+                    ],
+                    [empty_prompt(), Node("images", "VAEDecode", {"samples": "latents", "vae": "model.VAE"})],
+                ],
+            )
+        ],
+        [
+            Group(
+                "Result: the drawing and its edit",
+                CYAN,
+                [[enlarged("large", "images"), Node("saved", "SaveImage", {"images": "large"}, saved, 360, room=300)]],
+            )
+        ],
+    ]
+
+
+WORKFLOWS = [
+    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, sd15_morph, sdxl_morph),
+    *(toy_drag, toy_drag_pinned, sd15_drag, toy_edit),
+]
 
 
 # From descriptions to the front end's format
