@@ -85,7 +85,8 @@ def null_text_inversion(
                 on_step(first + done, steps * config.inner_steps)
 
         embedding, loss, done = _optimised(step, untold, embedding, rate, enough, most, on_update)
-        on_update(config.inner_steps)
+        if done < config.inner_steps:
+            on_update(config.inner_steps)
         updates += done
         with torch.no_grad():
             x = step.end(untold(embedding)(x, sigmas[i]))

@@ -58,6 +58,7 @@ def unload() -> None:
 class Checkpoint:
     family: str
     model: Any
+    clip: Any
     vae: Any
     positive: Any
     loading: str  # what was logged
@@ -77,10 +78,8 @@ def checkpoint(request: pytest.FixtureRequest, checkpoint_file: Callable[[str], 
     logging.getLogger().removeHandler(handler)
     with torch.inference_mode():
         (positive,) = nodes.CLIPTextEncode().encode(clip, "a photo of a cat")
-    del clip
-    unload()
-    yield Checkpoint(request.param, model, vae, positive, "\n".join(messages))
-    del model, vae
+    yield Checkpoint(request.param, model, clip, vae, positive, "\n".join(messages))
+    del model, clip, vae
     unload()
 
 
@@ -244,6 +243,40 @@ def test_a_drag_of_an_odd_size(checkpoint: Checkpoint) -> None:
     finished = sample(reference, positive, rows["samples"], 10, start=start)
     assert finished.shape == (2, 4, 9, 13) and finished.isfinite().all()
     assert_close(finished[:1], sample(model, positive, noise["samples"], 10, start=start))
+
+
+def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
+    """Direct Inversion ends in the image at guidance, Null-text comes nearer to it, and equal prompts edit nothing."""
+    model, positive, image = checkpoint.model, checkpoint.positive, checkpoint.image(8, 8)
+    steps, start, cfg = 12, 9, 3.0
+    schedule = {"steps": steps, "scheduler": "ddim_uniform", "start_at_step": start}
+    noise, trajectory, _ = run("DdimInvert", model=model, positive=positive, latent_image=image, **schedule)
+    with torch.inference_mode():
+        (empty,) = nodes.CLIPTextEncode().encode(checkpoint.clip, "")
+    guided = {"cfg": cfg, "start": start}
+
+    def distance(model: Any, negative: Any) -> float:
+        result = sample(model, positive, noise["samples"], steps, negative=negative, **guided)
+        return float((result - image["samples"]).std() * EXPECTED[checkpoint.family][2])
+
+    (pinned,) = run("DirectInversion", model=model, trajectory=trajectory, row=0)
+    assert distance(pinned, empty) < 1e-5 < 0.02 < distance(model, empty)
+    settings = {"cfg": cfg, "inner_steps": 4, "learning_rate": 0.02, "early_stop": 0.0, "budget": 0}
+    (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=empty, **settings)
+    assert len(negative) == len(trajectory.way.sigmas) - 1
+    assert distance(model, negative) < 0.95 * distance(model, empty)
+
+    prompts = {"source_prompt": "a photo of a cat", "edited_prompt": "a photo of a cat"}
+    shares = {"cross_percent": 1.0, "self_percent": 1.0, "blend_words": "cat", "blend_threshold": 0.3}
+    settings = {"alignment": "replace", "reweight": "", **shares, **prompts}
+    rows = []
+    for changes in ({}, {"edited_prompt": "a photo of a rabbit"}):
+        patched, both = run("PromptToPrompt", model=model, clip=checkpoint.clip, **{**settings, **changes})
+        rows.append(sample(patched, both, noise["samples"].repeat(2, 1, 1, 1), steps, negative=empty, **guided))
+    assert_close(rows[0][1], rows[0][0], 1e-3)
+    assert_close(rows[0][0], sample(model, positive, noise["samples"], steps, negative=empty, **guided)[0], 1e-3)
+    assert_close(rows[1][0], rows[0][0], 1e-3)
+    assert (rows[1][1] - rows[1][0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("node", ["FitImageLora", "DdimInvert", "LoraBlend", "AttentionKVInject"])

@@ -1,5 +1,6 @@
 """Nothing that comes into a node is changed: ComfyUI caches outputs and hands the same objects to others."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -84,6 +85,23 @@ def drag_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
     }
 
 
+def trajectory_of(model: Any) -> dict[str, Any]:
+    noise, trajectory, _ = run("DdimInvert", **invert_inputs(model))
+    return {"trajectory": trajectory}
+
+
+def null_text_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
+    """steps: updates, which the progress bar counts; all in the first sampling step."""
+    settings = {"cfg": 2.0, "inner_steps": steps, "learning_rate": 0.01, "early_stop": 0.0, "budget": 0}
+    inverted = run("DdimInvert", **{**invert_inputs(model), "steps": 1})[1]
+    return {"model": model, "trajectory": inverted, "negative": conditioning(5), **settings}
+
+
+@functools.cache
+def load_toy() -> Any:
+    return run("LoadToyModel")
+
+
 def ends() -> dict[str, Any]:
     return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS]}
 
@@ -100,6 +118,14 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "AttentionKVInject": lambda model: {
         **{"model": model, "alphas": [*ALPHAS], "strength": 0.5, "end_percent": 0.6, "blocks": "up blocks"},
+        "frames_per_batch": 2,
+    },
+    "DirectInversion": lambda model: {"model": model, **trajectory_of(model), "row": -1, "mask": torch.eye(16)[None]},
+    "NullTextInversion": null_text_inputs,
+    "PromptToPrompt": lambda model: {
+        **{"model": model, "clip": load_toy()[1], "alignment": "refine", "cross_percent": 0.5, "self_percent": 0.5},
+        **{"source_prompt": "a red cat", "edited_prompt": "a blue cat", "reweight": "blue: 2"},
+        **{"blend_words": "red, blue", "blend_threshold": 0.5},
     },
     "BlendConditioning": lambda model: {
         "start": conditioning(0, pooled_output=normal(1, 6), strength=0.5),
@@ -155,6 +181,7 @@ LONG_RUNS: dict[str, tuple[Callable[..., Any], Callable[..., dict[str, Any]]]] =
     "Fit Image LoRA": (lambda **inputs: run("FitImageLora", **inputs), fit_inputs),
     "DDIM Invert": (lambda **inputs: run("DdimInvert", **inputs), invert_inputs),
     "Drag Latent Optimize": (lambda **inputs: run("DragLatentOptimize", **inputs), drag_inputs),
+    "Null-text Inversion": (lambda **inputs: run("NullTextInversion", **inputs), null_text_inputs),
     "KSampler": (sample, ksampler_inputs),
 }
 
@@ -206,8 +233,9 @@ def test_a_run_that_ends_early_leaves_its_inputs_as_they_are(
 @pytest.mark.parametrize("name", LONG_RUNS)
 def test_progress_counts_every_step(model: Any, name: str) -> None:
     execute, make_inputs = LONG_RUNS[name]
+    inputs = make_inputs(model, steps=4)
     progress = Progress(lambda: None)
-    execute(**make_inputs(model, steps=4))
+    execute(**inputs)
     assert progress == [1, 2, 3, 4]
 
 
