@@ -606,7 +606,7 @@ Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffus
 2. **Drag**: the head is dragged by its nose, inside the mask.
 3. **Pin**: two Direct Inversion nodes. The first holds the original (row 0) to its inversion, so that what the \
 dragged row sees of it is exact. The second holds the dragged image (row 1) to it wherever the mask is black.
-4. **Sample**: outside the mask the dragged image is the original, to the last bit of the latent.
+4. **Sample**: outside the mask the dragged image's latent is the original's.
 
 ### What to change
 
