@@ -42,7 +42,7 @@ def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
     bare = [replace(end, lora={}) for end in ends]
     slerp, full = morph_ends(model, *bare, SLERP), morph_ends(model, *ends, FULL)
     return {
-        "cross-fade": cross_fade(*(model.decode_latents(end.latent) for end in ends)),
+        "cross-fade": cross_fade(*(model.decode_latents(end.latent) for end in ends)),  # from end to end as they are
         "latent slerp": slerp.first_pass.frames,
         "latent slerp, rescheduled": slerp.frames,
         "+ LoRA": morph_ends(model, *ends, WITH_LORA).frames,
@@ -53,8 +53,11 @@ def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
     }
 
 
-def measure(network: FactorNetwork, frames: Tensor) -> Tensor:
-    """Path length, variance of the steps (×1000), longest step over mean step, drawing error of the inner frames."""
+def measure(network: FactorNetwork, frames: Tensor, ends: Tensor) -> Tensor:
+    """Path length, variance of the steps (×1000), longest step over mean step, drawing error of the inner frames.
+
+    And the greatest difference of the first and last frame from `ends`, the autoencoder's.
+    """
     steps = feature_distances(network, frames[:-1], frames[1:])
     return torch.stack(
         [
@@ -62,6 +65,7 @@ def measure(network: FactorNetwork, frames: Tensor) -> Tensor:
             1000 * steps.var(unbiased=False),
             steps.max() / steps.mean(),
             drawing_error(network, frames[1:-1]).mean(),
+            (frames[[0, -1]] - ends).abs().max(),
         ]
     )
 
@@ -74,7 +78,22 @@ def measure_pair(pair: int, pairs: int, pictures: Path | None) -> dict[str, Tens
     if pictures:
         pictures.mkdir(parents=True, exist_ok=True)
         sheet(torch.cat(list(frames.values())), pictures / f"pair_{pair:02}.png", columns=FRAMES)
-    return {name: measure(network, shown) for name, shown in frames.items()}
+    ends = frames["cross-fade"][[0, -1]]
+    return {name: measure(network, shown, ends) for name, shown in frames.items()}
+
+
+def exact_against_free(results: list[dict[str, Tensor]]) -> str:
+    """What holding the ends to their inversions does to them and to the path."""
+    free, exact = (
+        torch.stack([result[name] for result in results]) for name in ("full: + rescheduling", "full, exact ends")
+    )
+    rougher = exact[:, 1] - free[:, 1]
+    error = rougher.std() / len(rougher) ** 0.5
+    return (
+        f"Ends differ from the autoencoder's by up to {free[:, 4].max():.3f}, exact ones by {exact[:, 4].max():.0e}. "
+        f"Variance of steps ×1000, exact less free: mean {rougher.mean():.1f}, standard error {error:.1f}, median "
+        f"{rougher.quantile(0.5):.1f}."
+    )
 
 
 def main() -> None:
@@ -89,8 +108,9 @@ def main() -> None:
     print("| method | path length | variance of steps ×1000 | longest / mean step | drawing error |")
     print("|---|---|---|---|---|")
     for name in results[0]:
-        length, variance, longest, error = torch.stack([result[name] for result in results]).mean(0).tolist()
+        length, variance, longest, error, _ = torch.stack([result[name] for result in results]).mean(0).tolist()
         print(f"| {name} | {length:.2f} | {variance:.0f} | {longest:.2f} | {error:.4f} |")
+    print(exact_against_free(results))
 
 
 if __name__ == "__main__":
