@@ -95,15 +95,18 @@ def test_every_row_has_its_own_context(unet):
     assert (both[0] - both[1]).abs().max() > 0.1
 
 
-def test_a_sigma_between_two_timesteps_has_a_timestep_between(unet):
+@pytest.mark.parametrize(("share", "timestep"), [(0.3, 500), (0.7, 501)])
+def test_a_sigma_between_two_timesteps_has_the_nearer_one(unet, share, timestep):
+    """With its own sigma in every scaling, as KSampler has it."""
     x, rows = latents(), context(2)
-    sigma = (SIGMAS[500] * SIGMAS[501]).sqrt()
-    noise = unet(x / (sigma**2 + 1).sqrt(), torch.tensor(500.5), rows).sample
+    sigma = SIGMAS[500] ** (1 - share) * SIGMAS[501] ** share
     x0 = unet_denoiser(unet, rows, SIGMAS)(x, sigma)
-    torch.testing.assert_close(x0, x - sigma * noise, rtol=0, atol=1e-3)
     for whole in (500, 501):
-        other = x - sigma * unet(x / (sigma**2 + 1).sqrt(), whole, rows).sample
-        assert (x0 - other).abs().max() > 1e-2
+        own = x - sigma * unet(x / (sigma**2 + 1).sqrt(), whole, rows).sample
+        if whole == timestep:
+            torch.testing.assert_close(x0, own, rtol=0, atol=1e-5)
+        else:
+            assert (x0 - own).abs().max() > 1e-2
 
 
 def test_half_precision_networks_leave_the_latents_in_single_precision(unet):
