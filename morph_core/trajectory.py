@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .errors import InvalidInput
@@ -25,6 +26,10 @@ class Trajectory:
     def noise(self) -> Tensor:
         """(B, C, H, W) at sigmas[0], what sampling starts from."""
         return self.latents[0]
+
+    def to(self, device: torch.device | str) -> "Trajectory":
+        """A copy on this device; made outside inference mode, of tensors that gradients may go through."""
+        return Trajectory(*(part.clone().to(device) for part in (self.latents, self.sigmas, self.residuals)))
 
     def step_at(self, sigma: Tensor) -> int:
         """The step that starts at this sigma. Raises `InvalidInput` when none does."""

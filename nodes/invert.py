@@ -113,7 +113,7 @@ class _Inversion:
             lambda done, total, x0: callback({"i": done - 1, "denoised": x0, "x": x0}),
             self.iterations,
         )
-        self.ways.append(Trajectory(way.latents.cpu(), way.sigmas.cpu(), way.residuals.cpu()))
+        self.ways.append(way.to("cpu"))
         return way.noise
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from ..morph_core.denoise import Denoise, unet_denoiser
 from ..morph_core.null_text import NullText, null_text_inversion
 from ..morph_core.schedule import sigmas_of
-from ..morph_core.trajectory import Trajectory
 from .adapters import CATEGORY, names_the_node, progress
 from .bridge import bridged
 from .prompt import read_prompt
@@ -104,7 +103,7 @@ class NullTextInversion(io.ComfyNode):
                 typed = {name: value.to(bridge.unet.dtype) for name, value in added.items()}
                 return unet_denoiser(bridge.unet, context, train_sigmas, bridge.prediction, typed)
 
-            way = Trajectory(*(part.clone().to(bridge.device) for part in _parts(inverted.way)))
+            way = inverted.way.to(bridge.device)
             result = null_text_inversion(
                 denoiser(told.context, told.added),
                 lambda embedding: denoiser(embedding, untold.added),
@@ -122,10 +121,6 @@ class NullTextInversion(io.ComfyNode):
                 for embedding, (start, end) in zip(embeddings, ranges, strict=True)
             ]
         )
-
-
-def _parts(way: Trajectory) -> tuple[Tensor, Tensor, Tensor]:
-    return way.latents, way.sigmas, way.residuals
 
 
 def _ranges(model: Any, sigmas: Tensor) -> list[tuple[float, float]]:

@@ -17,6 +17,7 @@ from ..morph_core.trajectory import x0_leading_to
 from .adapters import CATEGORY, names_the_node
 from .bridge import unet_config
 from .frame_batches import PART
+from .sigmas import step_under_way
 
 RUN = "morph_drag_prompt_to_prompt"
 """In transformer_options during a sampling run: its `PromptToPrompt`."""
@@ -213,12 +214,10 @@ class _Control:
 
     def blend(self, args: dict[str, Any]) -> Tensor:
         """ComfyUI's post-CFG function: leads the step to where the local blend wants it."""
-        denoised, x, sigma = args["denoised"], args["input"], args["sigma"].max()
-        options = args["model_options"]["transformer_options"]
-        sigmas = options["sample_sigmas"].to(sigma)
-        next_sigma = sigmas[int((sigmas - sigma).abs().argmin()) + 1]
+        denoised, x = args["denoised"], args["input"]
+        _, sigma, next_sigma = step_under_way(args)
         after = denoised + (x - denoised) * (next_sigma / sigma)
-        wanted = options[RUN].blend(after, sigma)
+        wanted = args["model_options"]["transformer_options"][RUN].blend(after, sigma)
         return torch.cat([denoised[:1], x0_leading_to(wanted, x, sigma, next_sigma)[1:]])
 
 

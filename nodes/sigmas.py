@@ -44,6 +44,14 @@ def remaining_sigmas(model: Any, scheduler: str, steps: int, start_at_step: int)
     return sigmas[start_at_step:]
 
 
+def step_under_way(args: dict[str, Any]) -> tuple[int, Tensor, Tensor]:
+    """Of a post-CFG function's arguments: the step of the run, its sigma, and the one that it leads to."""
+    sigma = args["sigma"].max()
+    sigmas = args["model_options"]["transformer_options"]["sample_sigmas"].to(sigma)
+    step = int((sigmas - sigma).abs().argmin())
+    return step, sigma, sigmas[step + 1]
+
+
 def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_at_step: int) -> None:
     """Raise when a LATENT is not at the noise level of the step it is said to be at.
 

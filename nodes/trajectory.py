@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_max_pool2d
 from ..morph_core.errors import InvalidInput
 from ..morph_core.trajectory import Trajectory, x0_leading_to
 from .adapters import CATEGORY, names_the_node
+from .sigmas import step_under_way
 
 TrajectoryType = io.Custom("INVERSION_TRAJECTORY")
 LOST = 1e-2  # of a latent of unit variance: a row this far from its trajectory was not brought there by ddim
@@ -108,19 +109,18 @@ class _PutBack:
             raise InvalidInput(f"Direct Inversion: {error}") from error
 
     def _put_back(self, args: dict[str, Any]) -> Tensor:
-        denoised, x, sigma = args["denoised"], args["input"], args["sigma"].max()
+        denoised, x = args["denoised"], args["input"]
         row = self._row_of(x)
+        place, sigma, next_sigma = step_under_way(args)
         step = self.way.step_at(sigma)
-        sigmas = args["model_options"]["transformer_options"]["sample_sigmas"].to(sigma)
-        place = int((sigmas - sigma).abs().argmin())
         if step + 1 < len(self.way.sigmas) - 1:
-            self.way.step_at(sigmas[place + 1])  # the next step must be one of the trajectory's too
+            self.way.step_at(next_sigma)  # the next step must be one of the trajectory's too
         pinned = self.pinned.to(x.device)
         if place > 0:
             self._check_on_its_way(x[row], self.way.latents[step, 0].to(x), sigma, pinned)
         target = self.way.latents[step + 1, 0].to(x)
         result = denoised.clone()
-        result[row] = torch.where(pinned, x0_leading_to(target, x[row], sigma, sigmas[place + 1]), denoised[row])
+        result[row] = torch.where(pinned, x0_leading_to(target, x[row], sigma, next_sigma), denoised[row])
         return result
 
     def _row_of(self, x: Tensor) -> int:
