@@ -5,6 +5,8 @@ MorphError
 └── UnsupportedModel (ValueError)   a model of a kind the method does not work on
 """
 
+import reprlib
+
 
 class MorphError(Exception):
     """Anything this package raises on purpose."""
@@ -16,3 +18,15 @@ class InvalidInput(MorphError, ValueError):
 
 class UnsupportedModel(MorphError, ValueError):
     """A model of a kind the method does not work on."""
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def shown(value: object) -> str:
+    """What came, for a message: a tensor's shape, else its `repr`, cut to a length that can be read."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    return _REPR.repr(value)

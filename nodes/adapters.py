@@ -1,33 +1,18 @@
 """Between ComfyUI's values and the core's: unwrapping with checks, wrapping, progress and cancelling."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..morph_core.alphas import Alphas, check_alphas
-from ..morph_core.errors import InvalidInput, MorphError
+from ..morph_core.errors import InvalidInput, shown
 
 CATEGORY = "morph & drag"
 AlphasType = io.Custom("ALPHAS")
-
-
-def names_the_node(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Put the node's display name before the message of every error that the core raises."""
-
-    @functools.wraps(execute)
-    def named(cls: type[io.ComfyNode], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return execute(cls, *args, **kwargs)
-        except MorphError as error:
-            raise type(error)(f"{cls.define_schema().display_name}: {error}") from error
-
-    return named
 
 
 def latent_batch(latent: dict[str, Any], name: str) -> Tensor:
@@ -35,8 +20,6 @@ def latent_batch(latent: dict[str, Any], name: str) -> Tensor:
     samples = latent["samples"]
     if samples.ndim != 4:
         raise InvalidInput(f"{name} must be a latent of images (B, C, H, W), got shape {tuple(samples.shape)}")
-    if not torch.isfinite(samples).all():
-        raise InvalidInput(f"{name} has values that are not finite (NaN or infinite); check the node that made it")
     return samples
 
 
@@ -72,8 +55,6 @@ def image_of_one(images: Tensor, name: str) -> Tensor:
         raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3) of some pixels, got shape {tuple(images.shape)}")
     if len(images) != 1:
         raise InvalidInput(f"{name} must hold one picture, got a batch of {len(images)}; pick one with ImageFromBatch")
-    if not torch.isfinite(images).all():
-        raise InvalidInput(f"{name} has values that are not finite (NaN or infinite); check the node that made it")
     return images[0, ..., :3]
 
 
@@ -92,7 +73,7 @@ def alphas_input(alphas: Any) -> Alphas:
     numbers = alphas.tolist() if isinstance(alphas, Tensor) else alphas
     is_list = isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers)
     if not is_list:
-        raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {alphas!r}")
+        raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {shown(alphas)}")
     return check_alphas(numbers)
 
 

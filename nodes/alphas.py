@@ -9,7 +9,8 @@ from ..morph_core.alphas import EASINGS, alpha_schedule, reschedule_alphas
 from ..morph_core.errors import InvalidInput
 from ..morph_core.perceptual import METRICS, perceptual_distances
 from ..morph_core.plot import plot_paths
-from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node, progress
+from .adapters import CATEGORY, AlphasType, alphas_input, progress
+from .inputs import checked
 
 
 class AlphaSchedule(io.ComfyNode):
@@ -34,7 +35,7 @@ class AlphaSchedule(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, frames: int, easing: str) -> io.NodeOutput:
         return io.NodeOutput(alpha_schedule(frames, easing))
 
@@ -74,15 +75,13 @@ class RescheduleAlphas(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, images: torch.Tensor, alphas: Any, frames: int, metric: str) -> io.NodeOutput:
         measured = alphas_input(alphas)
         if len(images) != len(measured):
             raise InvalidInput(
                 f"images has {len(images)} frames but alphas has {len(measured)} weights; they must match"
             )
-        if not torch.isfinite(images).all():
-            raise InvalidInput("images has values that are not finite (NaN or infinite); check the first pass")
         on_step = progress(len(images) - 1)
         distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric, on_step).tolist()
         even = reschedule_alphas(measured, distances, frames or len(measured))

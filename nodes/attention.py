@@ -8,10 +8,11 @@ from comfy_api.latest import io
 
 from ..morph_core.alphas import Alphas
 from ..morph_core.attention import BLOCKS, block_is_chosen, check_blocks, last_mixed_sigma, mix_end_contexts
-from ..morph_core.errors import InvalidInput
-from .adapters import CATEGORY, AlphasType, alphas_input, names_the_node
+from .adapters import CATEGORY, AlphasType, alphas_input
 from .bridge import unet_config, up_block_of
 from .frame_batches import InParts, alphas_under_way, frames_under_way
+from .inputs import checked
+from .named_errors import named
 
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
 
@@ -68,7 +69,7 @@ class AttentionKVInject(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls,
         model: Any,
@@ -101,10 +102,11 @@ class _EndContexts:
     def __call__(
         self, query: torch.Tensor, context: torch.Tensor, value: torch.Tensor, options: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if not self._acts(options):
-            return query, context, value
-        mixed = self._mixed(context, "context", options)
-        return query, mixed, mixed if value is context else self._mixed(value, "value", options)
+        with named("Attention KV Inject"):
+            if not self._acts(options):
+                return query, context, value
+            mixed = self._mixed(context, "context", options)
+            return query, mixed, mixed if value is context else self._mixed(value, "value", options)
 
     def _mixed(self, context: torch.Tensor, name: str, options: dict[str, Any]) -> torch.Tensor:
         """name: tells a layer's context from its value in what is kept of the ends, the frames that run first."""
@@ -117,10 +119,7 @@ class _EndContexts:
         """The weights of the frames under way; all 0, the first row's, for a drag."""
         if self.alphas is None:
             return (0.0,) * len(frames_under_way(rows, options).frames)
-        try:
-            return alphas_under_way(rows, options, self.alphas)
-        except InvalidInput as error:
-            raise InvalidInput(f"Attention KV Inject: {error}") from error
+        return alphas_under_way(rows, options, self.alphas)
 
     def _acts(self, options: dict[str, Any]) -> bool:
         stage, number = options["block"]

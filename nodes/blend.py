@@ -15,9 +15,9 @@ from .adapters import (
     alphas_input,
     latent_batch,
     latent_pair,
-    names_the_node,
     single_conditioning,
 )
+from .inputs import checked
 
 ALPHAS_TOOLTIP = "One blend weight a frame, from Alpha Schedule or Reschedule Alphas."
 
@@ -41,7 +41,7 @@ class SlerpLatents(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
         a, b = latent_pair(start, end)
         return io.NodeOutput({"samples": slerp(a, b, alphas_input(alphas))})
@@ -73,7 +73,7 @@ class BlendConditioning(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, start: list[Any], end: list[Any], alphas: Any) -> io.NodeOutput:
         weights = alphas_input(alphas)
         text_0, options_0 = single_conditioning(start, "start")
@@ -131,7 +131,7 @@ class AdaIN(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls, frames: dict[str, Any], start: dict[str, Any], end: dict[str, Any], alphas: Any, strength: float
     ) -> io.NodeOutput:

@@ -20,8 +20,9 @@ from ..morph_core.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, un
 from ..morph_core.paths import as_image, draw_paths
 from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
 from ..morph_core.schedule import sigmas_of
-from .adapters import CATEGORY, image_of_one, names_the_node, single_latent
+from .adapters import CATEGORY, image_of_one, single_latent
 from .bridge import bridged, check_latent, scaled_latent
+from .inputs import checked
 from .prompt import Prompt, read_prompt
 from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
 
@@ -77,7 +78,7 @@ class DragOptions(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, feature_block: str, gradient_checkpointing: bool, **numbers: float) -> io.NodeOutput:
         changed = {name: value for name, value in numbers.items() if value != AS_PUBLISHED}
         check_block(feature_block)
@@ -142,7 +143,7 @@ class DragLatentOptimize(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls,
         model: Any,
@@ -262,8 +263,6 @@ def _mask_of(mask: Tensor | None, crop: CentreCrop) -> Tensor | None:
         batch = f" in a batch of {len(mask)}" if mask.ndim > 2 else ""
         raise InvalidInput(f"mask is {size}{batch}, image is {width}x{height}; connect one mask of the image's size")
     rows = mask.reshape(1, height, width)
-    if not torch.isfinite(rows).all():
-        raise InvalidInput("mask has values that are not finite (NaN or infinite); check the node that made it")
     cropped = crop.cut(rows[None])
     if not cropped.any():
         raise InvalidInput("mask is white only in the border that VAE Encode cuts off; paint it further inside")

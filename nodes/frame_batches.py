@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..morph_core.alphas import Alphas
 from ..morph_core.errors import InvalidInput
+from .named_errors import named
 
 PART = "morph_drag_part"
 """In transformer_options while a part of the frames is under way: a `FramePart`."""
@@ -66,9 +67,8 @@ class InParts:
         if PART in options or whole.total <= max(2, self.size):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **others)  # type: ignore[no-any-return]
         if options.get("patches", {}).get("middle_patch"):
-            raise InvalidInput(
-                "Attention KV Inject: frames_per_batch cannot part what GLIGEN adds to the frames; set it to 0"
-            )
+            with named("Attention KV Inject"):
+                raise InvalidInput("frames_per_batch cannot part what GLIGEN adds to the frames; set it to 0")
         output = torch.empty_like(x)
         kept: dict[Any, Tensor] = {}
         for frames in self._parts(whole.total):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..morph_core import ddim
 from ..morph_core.trajectory import Trajectory
-from .adapters import CATEGORY, names_the_node, single_latent
+from .adapters import CATEGORY, single_latent
 from .bridge import check_latent
+from .inputs import checked
 from .prompt import read_prompt
 from .sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
 from .trajectory import Inverted, TrajectoryType
@@ -63,7 +64,7 @@ class DdimInvert(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls,
         model: Any,

@@ -21,12 +21,13 @@ from .adapters import (
     CATEGORY,
     AlphasType,
     alphas_input,
-    names_the_node,
     progress,
     single_latent,
 )
 from .bridge import bridged, check_latent, scaled_latent, unet_config
 from .frame_batches import alphas_under_way
+from .inputs import checked
+from .named_errors import named
 from .prompt import read_prompt
 
 NETWORK = "diffusion_model."
@@ -90,7 +91,7 @@ class FitImageLora(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls,
         model: Any,
@@ -144,7 +145,7 @@ class LoadLoraWeights(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, lora_name: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
         return io.NodeOutput(comfy.utils.load_torch_file(path, safe_load=True))
@@ -173,7 +174,7 @@ class LoraBlend(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, model: Any, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
         unet_config(model)
         layers = [_layers(model, lora, name) for lora, name in ((start, "start"), (end, "end"))]
@@ -193,12 +194,10 @@ class _BlendedLoras:
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         unet: nn.Module = executor.class_obj
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
-        try:
+        with named("LoRA Blend"):
             alphas = alphas_under_way(len(args[0]), options, self.alphas)
             with blended_loras(_located(unet, self.start), _located(unet, self.end), alphas):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
-        except InvalidInput as error:
-            raise InvalidInput(f"LoRA Blend: {error}") from error
 
 
 def _located(unet: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, LowRank]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from ..morph_core.denoise import Denoise, unet_denoiser
 from ..morph_core.null_text import NullText, null_text_inversion
 from ..morph_core.schedule import sigmas_of
-from .adapters import CATEGORY, names_the_node, progress
+from .adapters import CATEGORY, progress
 from .bridge import bridged
+from .inputs import checked
 from .prompt import read_prompt
 from .trajectory import TrajectoryType, trajectory_input
 
@@ -76,7 +77,7 @@ class NullTextInversion(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls,
         model: Any,

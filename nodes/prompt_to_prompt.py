@@ -14,9 +14,10 @@ from ..morph_core.prompt_to_prompt import Edit, as_source
 from ..morph_core.text import blend_text
 from ..morph_core.token_alignment import ALIGNMENTS, find_tokens, parse_reweight, token_scale, word_control
 from ..morph_core.trajectory import x0_leading_to
-from .adapters import CATEGORY, names_the_node
+from .adapters import CATEGORY
 from .bridge import unet_config
 from .frame_batches import PART
+from .inputs import checked
 from .sigmas import step_under_way
 
 RUN = "morph_drag_prompt_to_prompt"
@@ -70,7 +71,7 @@ class PromptToPrompt(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(
         cls,
         model: Any,

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from ..morph_core.toy import model as toy
 from ..morph_core.toy.drawing import BACKGROUNDS, FUR_COLOURS, KINDS, MOODS, one_drawing
 from ..morph_core.toy.words import END, MAX_TOKENS, START, WORDS, word_tokens
-from .adapters import CATEGORY, names_the_node
+from .adapters import CATEGORY
+from .inputs import checked
 
 PIXELS_PER_LATENT = 4
 
@@ -133,7 +134,7 @@ class LoadToyModel(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(_load_model(), _load_clip(), _load_vae())
 
@@ -227,7 +228,7 @@ class ToyDrawing(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, animal: str, colour: str, mood: str, background: str, seed: int) -> io.NodeOutput:
         drawing = one_drawing(animal, colour, mood, background, torch.Generator().manual_seed(seed))
         image = drawing.render(toy.IMAGE_SIZE).movedim(1, -1)

@@ -11,7 +11,9 @@ from torch.nn.functional import adaptive_max_pool2d
 
 from ..morph_core.errors import InvalidInput
 from ..morph_core.trajectory import Trajectory, x0_leading_to
-from .adapters import CATEGORY, names_the_node
+from .adapters import CATEGORY
+from .inputs import checked
+from .named_errors import named
 from .sigmas import step_under_way
 
 TrajectoryType = io.Custom("INVERSION_TRAJECTORY")
@@ -69,7 +71,7 @@ class DirectInversion(io.ComfyNode):
         )
 
     @classmethod
-    @names_the_node
+    @checked
     def execute(cls, model: Any, trajectory: Any, row: int, mask: Tensor | None = None) -> io.NodeOutput:
         way = trajectory_input(model, trajectory).way
         patched = model.clone()
@@ -87,8 +89,6 @@ def _pinned_cells(mask: Tensor | None, way: Trajectory) -> Tensor:
         return torch.ones(size, dtype=torch.bool)
     if mask.ndim not in (2, 3) or len(mask.reshape(-1, *mask.shape[-2:])) != 1:
         raise InvalidInput(f"mask must be one mask (H, W), got shape {tuple(mask.shape)}")
-    if not torch.isfinite(mask).all():
-        raise InvalidInput("mask has values that are not finite (NaN or infinite); check the node that made it")
     free = adaptive_max_pool2d(mask.reshape(1, 1, *mask.shape[-2:]).float(), size)
     return free[0, 0] <= 0
 
@@ -103,10 +103,8 @@ class _PutBack:
         return self  # ComfyUI copies a MODEL's options with each clone; the latents need no copies
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
-        try:
+        with named("Direct Inversion"):
             return self._put_back(args)
-        except InvalidInput as error:
-            raise InvalidInput(f"Direct Inversion: {error}") from error
 
     def _put_back(self, args: dict[str, Any]) -> Tensor:
         denoised, x = args["denoised"], args["input"]

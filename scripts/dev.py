@@ -5,6 +5,7 @@
     python scripts/dev.py check    # lint, format, types
 
 Needs Python 3.10 or newer and nothing else. More arguments go to the demo (see --help there) or to pytest.
+Every ComfyUI that is found (tests/comfy_host.py says where) is tested with, each in an environment of its own.
 """
 
 import hashlib
@@ -14,88 +15,124 @@ import sys
 import venv
 from pathlib import Path
 
+if sys.version_info < (3, 10):  # noqa: UP036 - not installed yet, so nothing else has checked
+    sys.exit(f"Morph & Drag needs Python 3.10 or newer; this is {sys.version.split()[0]}")
+
 ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENT = ROOT / ".venv"
-PYTHON = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-READY = ENVIRONMENT / "ready"
+PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+WITH_COMFYUI = ("tests/nodes", "tests/workflows", "tests/browser")
+NO_TESTS = 5  # pytest's exit code where the arguments leave none
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [[str(ROOT / "scripts" / "demo.py")]],
-    "test": [["-m", "pytest"]],
     "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
 }
+sys.path.insert(0, str(ROOT / "tests"))
+from comfy_host import NOT_NEEDED_TO_START, find_comfyuis, version_of  # noqa: E402
 
 
-def make_environment() -> None:
-    """A virtual environment with pip, anew if an earlier attempt was cut short."""
-    if READY.exists():
-        return
-    print(f"creating {ENVIRONMENT}; the first set-up downloads PyTorch and takes some minutes", flush=True)
-    try:
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-    except subprocess.CalledProcessError:
-        sys.exit("Python's venv module cannot install pip here; on Debian or Ubuntu: apt install python3-venv")
-    READY.touch()
+class Environment:
+    """A virtual environment in this folder: `.venv`, or a further one for a further ComfyUI."""
+
+    def __init__(self, name: str = ".venv") -> None:
+        self.folder = ROOT / name
+
+    @property
+    def python(self) -> Path:
+        return self.folder / PYTHON
+
+    def make(self) -> None:
+        """Create it with pip, anew if an earlier attempt was cut short."""
+        ready = self.folder / "ready"
+        if ready.exists():
+            return
+        print(f"creating {self.folder}; the first set-up downloads PyTorch and takes some minutes", flush=True)
+        try:
+            venv.create(self.folder, with_pip=True, clear=True)
+        except subprocess.CalledProcessError:
+            sys.exit("Python's venv module cannot install pip here; on Debian or Ubuntu: apt install python3-venv")
+        ready.touch()
+
+    def install(self, files: list[Path]) -> None:
+        """Install what the files list, unless exactly that was installed before."""
+        wanted = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+        stamp = self.folder / f"installed-{wanted[:16]}"
+        if stamp.exists():
+            return
+        self.pip("install", *(argument for path in files for argument in ("-r", str(path))))
+        stamp.touch()
+
+    def install_for_tests(self, comfyui: Path | None) -> None:
+        """Install the pack's requirements, the tests' and those of a ComfyUI, and its newest front end."""
+        files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
+        if comfyui:
+            files.append(self._needed_to_start(comfyui))
+        self.install(files)
+        if comfyui:
+            self._stand_in_for_torchaudio()
+            self._fetch_newest_front_end()
+
+    def pip(self, *arguments: str) -> None:
+        subprocess.run([self.python, "-m", "pip", *arguments, "--quiet"], check=True)
+
+    def _needed_to_start(self, comfyui: Path) -> Path:
+        """ComfyUI's requirements, without those it starts without."""
+        lines = (comfyui / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        needed = [line for line in lines if line.split("=")[0].split(">")[0].strip() not in NOT_NEEDED_TO_START]
+        filtered = self.folder / "comfyui-requirements.txt"
+        filtered.write_text("\n".join(needed) + "\n", encoding="utf-8")
+        return filtered
+
+    def _stand_in_for_torchaudio(self) -> None:
+        """Newer ComfyUIs import torchaudio as they start, for sound; it has no build for every PyTorch."""
+        code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        packages = subprocess.run([self.python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+        (Path(packages) / "stand_ins.pth").write_text(f"{ROOT / 'tests' / 'stand_ins'}\n", encoding="utf-8")
+
+    def _fetch_newest_front_end(self) -> None:
+        """ComfyUI's newest front end beside the one it asks for: the browser tests run on both."""
+        folder = self.folder / "newest-front-end"
+        if not folder.exists():
+            self.pip("install", "--no-deps", "--target", str(folder), "comfyui-frontend-package")
 
 
-def comfyui_requirements() -> Path | None:
-    """ComfyUI's requirements, without those it starts without; None where there is no ComfyUI."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from comfy_host import NOT_NEEDED_TO_START, find_comfyui
-
-    listed = find_comfyui() / "requirements.txt"
-    if not listed.is_file():
-        return None
-    kept = [
-        line
-        for line in listed.read_text(encoding="utf-8").splitlines()
-        if line.split("=")[0].split(">")[0].strip() not in NOT_NEEDED_TO_START
-    ]
-    filtered = ENVIRONMENT / "comfyui-requirements.txt"
-    filtered.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    return filtered
+def run(python: Path, command: list[str], **variables: str) -> int:
+    return subprocess.run([python, *command], cwd=ROOT, env={**os.environ, **variables}).returncode
 
 
-def requirements_of(task: str) -> list[Path]:
-    """The requirement files a task needs."""
-    if task == "demo":
-        return [ROOT / "requirements.txt"]
-    files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt", comfyui_requirements()]
-    return [file for file in files if file]
-
-
-def install(files: list[Path]) -> None:
-    """Install what the files list, unless exactly that was installed before."""
-    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    stamp = ENVIRONMENT / f"installed-{wanted[:16]}"
-    if stamp.exists():
-        return
-    requirements = [argument for path in files for argument in ("-r", str(path))]
-    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *requirements], check=True)
-    stamp.touch()
-
-
-def fetch_newest_front_end() -> None:
-    """ComfyUI's newest front end beside the one it asks for: the browser tests run on both."""
-    folder = ENVIRONMENT / "newest-front-end"
-    if not folder.exists():
-        package = ["--no-deps", "--target", str(folder), "comfyui-frontend-package"]
-        subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *package], check=True)
+def test(arguments: list[str]) -> int:
+    """The whole suite with the first ComfyUI, where there is one; then with each further one what needs ComfyUI."""
+    comfyuis = [folder for folder in find_comfyuis() if (folder / "main.py").is_file()]
+    names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
+    results = {}
+    for number, comfyui in enumerate(comfyuis or [None]):
+        environment = Environment(f".venv-{comfyui.name}" if comfyui and number else ".venv")
+        environment.make()
+        environment.install_for_tests(comfyui)
+        tests = WITH_COMFYUI if number and not names_tests else ()
+        variables = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
+        code = run(environment.python, ["-m", "pytest", *tests, *arguments], **variables)
+        name = f"ComfyUI {version_of(comfyui)} in {comfyui}" if comfyui else "no ComfyUI"
+        results[name] = 0 if number and code == NO_TESTS else code
+    for name, code in results.items():
+        print(f"tests with {name}: {'failed' if code else 'passed'}", flush=True)
+    return max(results.values(), key=abs)
 
 
 def main() -> int:
-    if sys.version_info < (3, 10):  # noqa: UP036 - not installed yet, so nothing else has checked
-        print(f"Morph & Drag needs Python 3.10 or newer; this is {sys.version.split()[0]}")
-        return 2
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+    if len(sys.argv) < 2 or sys.argv[1] not in {*COMMANDS, "test"}:
         print(__doc__)
         return 2
     task, *rest = sys.argv[1:]
-    make_environment()
-    install(requirements_of(task))
-    if task == "test" and comfyui_requirements():
-        fetch_newest_front_end()
+    if task == "test":
+        return test(rest)
+    environment = Environment()
+    environment.make()
+    if task == "demo":
+        environment.install([ROOT / "requirements.txt"])
+    else:
+        environment.install_for_tests(next((folder for folder in find_comfyuis() if folder.is_dir()), None))
     for command in COMMANDS[task]:
-        code = subprocess.run([PYTHON, *command, *rest], cwd=ROOT).returncode
+        code = run(environment.python, [*command, *rest])
         if code:
             return code
     return 0

@@ -6,8 +6,9 @@
         assert run.executed == {"1", "2"} and run.files
 
 ComfyUI is looked for in $COMFYUI_PATH, then in the ComfyUI this pack is installed in, then in
-~/comfy/ComfyUI. Its models, input, output, temp and user folders are empty ones under the folder
-given, its database is in memory: nothing of the user's own ComfyUI is read or written.
+~/comfy/ComfyUI and folders beside it whose names begin so. One process tests the first of them;
+`scripts/dev.py test` starts one for each. Its models, input, output, temp and user folders are empty
+ones under the folder given, its database is in memory: nothing of the user's own ComfyUI is read or written.
 """
 
 import functools
@@ -57,14 +58,27 @@ class RunInterrupted(RuntimeError):
     """The run was cancelled before it ended."""
 
 
-def find_comfyui() -> Path:
-    """The folder ComfyUI should be in; it may not exist."""
+def find_comfyuis() -> list[Path]:
+    """The folders to test with, the first of which may not exist. $COMFYUI_PATH may name several, as $PATH does."""
     if configured := os.environ.get("COMFYUI_PATH"):
-        return Path(configured).expanduser()
+        return [Path(folder).expanduser() for folder in configured.split(os.pathsep)]
     for parent in REPOSITORY.parents:
         if parent.name == "custom_nodes":
-            return parent.parent
-    return Path.home() / "comfy" / "ComfyUI"
+            return [parent.parent]
+    usual = Path.home() / "comfy" / "ComfyUI"
+    beside = sorted(main.parent for main in usual.parent.glob(f"{usual.name}?*/main.py"))
+    return [usual, *beside]
+
+
+def find_comfyui() -> Path:
+    """The folder of the ComfyUI that this process tests with; it may not exist."""
+    return find_comfyuis()[0]
+
+
+def version_of(comfyui: Path) -> str:
+    """What a ComfyUI calls itself, such as 0.3.64."""
+    about = (comfyui / "comfyui_version.py").read_text(encoding="utf-8")
+    return re.search(r'__version__ = "(.+)"', about)[1]
 
 
 @functools.cache

@@ -369,7 +369,7 @@ def test_words_that_the_toy_model_does_not_know(toy: tuple[Any, Any, Any], text:
 
 @pytest.mark.parametrize("frames", [0, 1, -3])
 def test_too_few_frames(model: Any, frames: int) -> None:
-    assert_says(refusal(model, "AlphaSchedule", frames=frames), f"frames = {frames}", "at least 2")
+    assert_says(refusal(model, "AlphaSchedule", frames=frames), "^frames must be between 2", f"got {frames}")
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_comfyui_refuses_values_out_of_range_before_anything_runs(
 @pytest.mark.parametrize(("name", "value"), [("rank", 0), ("steps", 0), ("learning_rate", 0.0)])
 def test_fitting_with_settings_out_of_range(model: Any, name: str, value: float) -> None:
     """Values of links are not validated by ComfyUI."""
-    assert_says(refusal(model, "FitImageLora", **{name: value}), f"^{name} must be above 0")
+    assert_says(refusal(model, "FitImageLora", **{name: value}), f"^{name} must be between")
 
 
 @pytest.mark.parametrize(
@@ -515,7 +515,7 @@ def test_masks(model: Any, mask: Any, patterns: tuple[str, ...]) -> None:
         (torch.zeros(1, 32, 48, 3), ("48x32 pixels", "8x8 cells", "the image that was encoded")),
         (torch.zeros(1, 4, 4, 3), ("4x4 pixels", "8x8 cells", "the image that was encoded")),
         (torch.zeros(2, 32, 32, 3), ("one picture", "batch of 2", "ImageFromBatch")),
-        (torch.zeros(0, 32, 32, 3), ("one picture", "batch of 0")),
+        (torch.zeros(0, 32, 32, 3), ("is empty", r"\(0, 32, 32, 3\)")),
         (torch.full((1, 32, 32, 3), NAN), ("NaN", "check the node that made it")),
         (torch.zeros(1, 32, 32), ("must be an IMAGE", r"\(1, 32, 32\)")),
         (torch.zeros(1, 32, 32, 1), ("must be an IMAGE", r"\(1, 32, 32, 1\)")),

@@ -203,7 +203,7 @@ def test_a_prompt_that_comfyui_repeats_to_a_longer_negatives_length(model: Any, 
         ({"reweight": "bear: 2"}, "the word 'bear' is not in the prompt"),
         ({"reweight": "rabbit"}, "'rabbit' is not a word with its factor"),
         ({"reweight": "rabbit: much"}, "the factor of 'rabbit' must be a finite number, got 'much'"),
-        ({"cross_percent": 1.5}, "cross_steps must be between 0 and 1, got 1.5"),
+        ({"cross_percent": 1.5}, "cross_percent must be between 0 and 1, got 1.5"),
     ],
 )
 def test_what_cannot_be_used_is_refused(model: Any, clip: Any, changes: dict[str, Any], complaint: str) -> None:

@@ -1,0 +1,1 @@
+"""Nothing: what ComfyUI imports by name is not used where nothing is heard."""
