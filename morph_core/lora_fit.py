@@ -59,7 +59,7 @@ def fit_lora(
     latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. added: what else
     the UNet is called with, see `unet_denoiser`. Noise and timestep are drawn anew each step from `config.seed`. LoRA
     and optimiser are float32 whatever the UNet is; the loss of a float16 UNet is scaled, so that small gradients
-    survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the UNet's output is not finite.
+    survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the loss is not finite.
     """
     config = config or LoraFit()
     if len(latent) != 1:
@@ -80,7 +80,7 @@ def fit_lora(
                 output = unet(z.to(unet.dtype), t, context.to(unet.dtype), **(added or {})).sample
             loss = mse_loss(output.float(), target)
             if not torch.isfinite(loss):
-                raise InvalidInput(f"the model's output at step {step + 1} is not finite in {unet.dtype}; use float32")
+                raise InvalidInput(_why_not_finite(step, unet.dtype))
             optimiser.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimiser)
@@ -89,6 +89,16 @@ def fit_lora(
             if on_step:
                 on_step(step + 1, config.steps)
         return FittedLora(_read_adapter(unet, config.rank), losses)
+
+
+def _why_not_finite(updates: int, dtype: torch.dtype) -> str:
+    precision = "" if dtype == torch.float32 else " or use float32"
+    if updates:
+        return f"the fit is not finite after {updates} updates: lower learning_rate{precision}"
+    return (
+        f"the model's output is not finite in {dtype} before the first update: check the model, its prompt and the "
+        f"latent{precision}"
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ sigma = sqrt((1 − ᾱ_t)/ᾱ_t). DDIM (Song et al. 2021) is Euler's method in 
 import torch
 from torch import Tensor
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 
 TRAIN_STEPS = 1000
 
@@ -35,6 +35,13 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int) -> Tensor:
         raise InvalidInput(f"steps must be between 1 and {total - 1}, got {steps}")
     timesteps = torch.arange(1, total, total // steps)[:steps].flip(0)
     return torch.cat([train_sigmas[timesteps.to(train_sigmas.device)], train_sigmas.new_zeros(1)])
+
+
+def check_sigmas(sigmas: Tensor) -> None:
+    """Raise `InvalidInput` unless sigmas (S + 1,) are finite, do not rise and end at 0 or above."""
+    usable = len(sigmas) > 1 and torch.isfinite(sigmas).all() and (sigmas.diff() <= 0).all() and sigmas[-1] >= 0
+    if not usable:
+        raise InvalidInput(f"sigmas must be finite and fall, to 0 or above; got {shown(sigmas.tolist())}")
 
 
 def timestep_of(sigma: Tensor, train_sigmas: Tensor) -> Tensor:
