@@ -166,7 +166,8 @@ function showImage(picker, node, lastRun) {
 
 function pictureOf(file, showMask) {
   if (!MAY_HAVE_ALPHA.test(file.filename)) return { url: view(file) };
-  return { url: view(file), opaqueUrl: view({ ...file, channel: "rgb" }), showMask };
+  const [opaqueUrl, alphaUrl] = ["rgb", "a"].map((channel) => view({ ...file, channel }));
+  return { url: view(file), opaqueUrl, alphaUrl, showMask };
 }
 
 function lastImageOf(node) {

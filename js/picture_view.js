@@ -1,11 +1,13 @@
 /**
  * Shows an image, and tints what its alpha channel masks: transparent is masked in ComfyUI.
  *
- * @typedef {{url: string, opaqueUrl?: string, showMask?: boolean}} Picture `opaqueUrl` is for images that may have an
- *   alpha channel: the same image without it. What is transparent is tinted where `showMask` is set.
+ * @typedef {{url: string, opaqueUrl?: string, alphaUrl?: string, showMask?: boolean}} Picture The other two are for
+ *   images that may have an alpha channel: the same image without it, and it alone, neither turned as the file's EXIF
+ *   data say. What is transparent is tinted where `showMask` is set.
  */
 
 import { drawMask } from "./mask_overlay.js";
+import { orientationOf, upright } from "./orientation.js";
 
 const MASK_TINT = "rgb(255 60 60 / 45%)";
 
@@ -40,10 +42,11 @@ export class PictureView {
   }
 
   async _load(picture) {
-    const image = await loaded(picture.url);
+    const orientation = picture.opaqueUrl ? await orientationAt(picture.url) : 1;
+    const image = await loaded(orientation === 1 ? picture.url : picture.alphaUrl, orientation);
     if (picture !== this._picture) return; // another one was asked for meanwhile
     const isMasked = image !== null && Boolean(picture.opaqueUrl) && drawMask(this._mask, image, MASK_TINT);
-    const shown = isMasked ? await loaded(picture.opaqueUrl) : image;
+    const shown = isMasked || orientation !== 1 ? await loaded(picture.opaqueUrl, orientation) : image;
     if (picture === this._picture) this._display(shown, isMasked && picture.showMask);
   }
 
@@ -57,14 +60,24 @@ export class PictureView {
   }
 }
 
-/** @returns {Promise<HTMLImageElement | null>} null where there is no such image */
-async function loaded(url) {
+/** @returns {Promise<HTMLImageElement | null>} turned upright; null where there is no such image */
+async function loaded(url, orientation) {
   const image = new Image();
   image.src = url;
   try {
     await image.decode();
-    return image;
+    return orientation === 1 ? image : await upright(image, orientation);
   } catch {
     return null;
+  }
+}
+
+/** @returns {Promise<number>} the EXIF orientation of a file; 1 where it cannot be read */
+async function orientationAt(url) {
+  try {
+    const response = await fetch(url);
+    return orientationOf(await response.arrayBuffer());
+  } catch {
+    return 1;
   }
 }

@@ -21,6 +21,8 @@ Point = tuple[float, float]
 IMAGES = {"wide.png": (300, 200), "tall.png": (120, 480), "masked.png": (300, 200), "folder/deep.png": (64, 64)}
 ELEMENT_TIMEOUT = 5.0  # seconds
 MASKED = (150, 50, 250, 150)  # left, top, right, bottom
+ORIENTATION = 0x0112  # EXIF's tag
+CORNERS = ((220, 20, 20, 255), (20, 180, 20, 255), (20, 20, 220, 255), (230, 200, 20, 0))
 
 ADD_NODES = """([kind, place, links, image]) => {
     const node = LiteGraph.createNode(kind);
@@ -59,6 +61,31 @@ def write_images(folder: Path) -> None:
         if name == "masked.png":
             draw.rectangle(MASKED, fill=(210, 30, 30, 0))
         image.save(folder / name)
+
+
+def write_turned_images(folder: Path) -> list[str]:
+    """Put pictures in ComfyUI's input folder that are turned by their EXIF data. Returns their names.
+
+    Every corner has its own colour, and every picture its own grey; where there is alpha, one corner is transparent.
+    """
+    kinds = {f"turned-{number}.png": ("RGBA", number) for number in range(2, 9)}
+    kinds |= {"turned-6.webp": ("RGBA", 6), "turned-opaque.webp": ("RGB", 6), "turned-opaque.png": ("RGB", 8)}
+    for index, (name, (mode, orientation)) in enumerate(kinds.items()):
+        grey = 60 + 15 * index
+        image = Image.new("RGBA", (60, 40), (grey, grey, grey, 255))
+        for (x, y), colour in zip(places_in(image.size), CORNERS, strict=False):
+            ImageDraw.Draw(image).rectangle((x - 4, y - 4, x + 4, y + 4), fill=colour)
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        options = {"lossless": True, "exact": True} if name.endswith("webp") else {}
+        image.convert(mode).save(folder / name, exif=exif, **options)
+    return list(kinds)
+
+
+def places_in(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """A pixel near each corner of a picture, top left, top right, bottom left, bottom right, and one in the middle."""
+    width, height = size
+    return [(5, 5), (width - 6, 5), (5, height - 6), (width - 6, height - 6), (width // 2, height // 2)]
 
 
 @dataclass

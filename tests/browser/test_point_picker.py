@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image, ImageOps
 
 from morph_tests.browser.driver import RUN_BUTTON, ComfyPage, browser_profile, open_page_of
-from morph_tests.browser.picker import NODE, Picker, Point, add_node, pairs_in, show_at, write_images
+from morph_tests.browser.picker import (
+    NODE,
+    Picker,
+    Point,
+    add_node,
+    pairs_in,
+    places_in,
+    show_at,
+    write_images,
+    write_turned_images,
+)
 from morph_tests.comfy_host import ComfyHost
 
 if TYPE_CHECKING:
@@ -61,6 +72,24 @@ WATCH_OBSERVERS = """() => {
         window.pickersObserved.delete(this);
         return disconnect.call(this);
     };
+}"""
+SHOW_IMAGE = """(image) => {
+    app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
+    app.canvas.setDirty(true, true);
+}"""
+SHOWS = """([size, places, colours]) => {
+    const image = document.querySelector(".morph-point-picker .stage > img");
+    if (!image?.complete || String([image.naturalWidth, image.naturalHeight]) !== String(size)) return false;
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = size;
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const seen = places.map(([x, y]) => [...context.getImageData(x, y, 1, 1).data].slice(0, 3));
+    return seen.flat().every((value, index) => Math.abs(value - colours.flat()[index]) <= 3);
+}"""
+OPACITIES = """(canvas, places) => {
+    const context = canvas.getContext("2d");
+    return places.map(([x, y]) => context.getImageData(x, y, 1, 1).data[3] > 80);
 }"""
 PATIENCE = 8000  # milliseconds
 NODE_OF = f"app.graph.nodes.find((node) => node.comfyClass === '{NODE}')"
@@ -355,13 +384,7 @@ def test_image_is_found_upstream(page: ComfyPage) -> None:
 
 def test_a_gesture_goes_on_over_another_picture(picker: Picker) -> None:
     def show(image: str) -> None:
-        picker.page.evaluate(
-            """(image) => {
-                app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
-                app.canvas.setDirty(true, true);
-            }""",
-            image,
-        )
+        picker.page.evaluate(SHOW_IMAGE, image)
         if image == "gone.png":
             picker.wait_for_message("gone.png cannot be loaded")
         else:
@@ -406,6 +429,26 @@ def test_mask_is_shown(page: ComfyPage, screenshots: Path, request: pytest.Fixtu
     assert mask.is_visible()
     page.page.evaluate(connect, [add_node(page, "SolidMask", (-360, 400)), 0, picker.node_id])
     mask.wait_for(state="hidden")
+
+
+def test_a_picture_that_its_file_turns_is_shown_as_load_image_gives_it(picker: Picker, host: ComfyHost) -> None:
+    """Browsers turn some kinds of files by their EXIF data, ComfyUI all, and its colours have no alpha in them."""
+    mask = picker.element.locator(".stage > canvas")
+    for name in write_turned_images(host.input_folder):
+        with Image.open(host.input_folder / name) as file:
+            loaded = ImageOps.exif_transpose(file)
+        places = places_in(loaded.size)
+        colours = [loaded.convert("RGB").getpixel(place) for place in places]
+        transparent = [loaded.convert("RGBA").getpixel(place)[3] == 0 for place in places]
+
+        picker.page.evaluate(SHOW_IMAGE, name)
+        picker.page.wait_for_function(SHOWS, arg=[loaded.size, places, colours])
+        assert mask.is_visible() == any(transparent), name
+        if any(transparent):
+            assert mask.evaluate(OPACITIES, places) == transparent, name
+    picker.size = loaded.size
+    picker.drag(*B)
+    assert picker.pairs() == near(picker, B)
 
 
 def test_pairs_of_each_node_are_its_own(picker: Picker) -> None:
