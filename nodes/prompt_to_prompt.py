@@ -19,6 +19,7 @@ from .bridge import unet_config
 from .frame_batches import PART
 from .inputs import checked
 from .sigmas import step_under_way
+from .versions import schema
 
 RUN = "morph_drag_prompt_to_prompt"
 """In transformer_options during a sampling run: its `PromptToPrompt`."""
@@ -30,10 +31,11 @@ class PromptToPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragPromptToPrompt",
             display_name="Prompt To Prompt",
-            category=CATEGORY,
+            category=f"{CATEGORY}/edit",
+            search_aliases=["p2p", "edit", "attention control", "cross attention"],
             description=(
                 "Samples two rows, one of each prompt, of which the second takes its attention from the first, so that "
                 "only what the prompts differ in changes. Give KSampler the same noise twice, from Repeat Latent Batch."

@@ -22,6 +22,7 @@ from ..morph_core.toy.drawing import BACKGROUNDS, FUR_COLOURS, KINDS, MOODS, one
 from ..morph_core.toy.words import END, MAX_TOKENS, START, WORDS, word_tokens
 from .adapters import CATEGORY
 from .inputs import checked
+from .versions import schema
 
 PIXELS_PER_LATENT = 4
 
@@ -117,10 +118,11 @@ class LoadToyModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         known = ", ".join(WORDS[2:])
-        return io.Schema(
+        return schema(
             node_id="MorphDragLoadToyModel",
             display_name="Load Toy Model",
-            category=CATEGORY,
+            category=f"{CATEGORY}/toy",
+            search_aliases=["demo", "toy"],
             description=(
                 f"A tiny Stable Diffusion that draws animal faces, {toy.IMAGE_SIZE} pixels a side. It comes with the "
                 f"pack: nothing to download. Prompts like 'a happy red cat on mint'; the words it knows: {known}."
@@ -143,7 +145,8 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     return {key: value.float() for key, value in load_file(toy.WEIGHTS / f"{name}.safetensors").items()}
 
 
-def _load_model() -> comfy.model_patcher.ModelPatcher:
+def _load_model(disable_dynamic: bool = True) -> comfy.model_patcher.ModelPatcher:
+    """disable_dynamic: newer ComfyUIs name it when they ask for the model anew; it is always loaded whole."""
     config = _ToyConfig(_ToyConfig.unet_config)
     config.set_inference_dtype(torch.float32, None)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
@@ -152,7 +155,9 @@ def _load_model() -> comfy.model_patcher.ModelPatcher:
     offload_device = comfy.model_management.unet_offload_device()
     model = config.get_model(state, "", offload_device)
     model.load_model_weights(state, "")
-    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher.cached_patcher_init = (_load_model, ())  # for newer ComfyUIs' nodes for several GPUs
+    return patcher
 
 
 def _load_clip() -> comfy.sd.CLIP:
@@ -202,10 +207,12 @@ class ToyDrawing(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragToyDrawing",
             display_name="Toy Drawing",
-            category=CATEGORY,
+            category=f"{CATEGORY}/toy",
+            search_aliases=["demo", "toy", "animal"],
+            has_intermediate_output=True,  # its picture is shown again when it comes from the cache
             description="Draws an animal's face of the kind the toy model was trained on, and says what it drew.",
             inputs=[
                 io.Combo.Input("animal", options=list(KINDS), tooltip="Decides the ears."),

@@ -15,6 +15,7 @@ from .adapters import CATEGORY
 from .inputs import checked
 from .named_errors import named
 from .sigmas import step_under_way
+from .versions import schema
 
 TrajectoryType = io.Custom("INVERSION_TRAJECTORY")
 LOST = 1e-2  # of a latent of unit variance: a row this far from its trajectory was not brought there by ddim
@@ -43,10 +44,11 @@ class DirectInversion(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragDirectInversion",
             display_name="Direct Inversion",
-            category=CATEGORY,
+            category=f"{CATEGORY}/inversion",
+            search_aliases=["inversion", "exact reconstruction", "pin", "PnP inversion"],
             description=(
                 "Puts one row of the sampled batch back on its inversion's trajectory after every step, so that it "
                 "ends as exactly the image that was inverted, whatever the guidance. For KSampler with ddim or euler."
