@@ -151,7 +151,7 @@ class LoadLoraWeights(io.ComfyNode):
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
-                    tooltip=f"A file in a folder for LoRAs. {stock_name(*SAVE_LORA)} saves into output/loras: move it there.",
+                    tooltip=f"A file among the LoRAs. {stock_name(*SAVE_LORA)} saves into output/loras: move it there.",
                 )
             ],
             outputs=[io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, for LoRA Blend.")],
