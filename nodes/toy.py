@@ -25,6 +25,7 @@ from .inputs import checked
 from .versions import schema
 
 PIXELS_PER_LATENT = 4
+LARGEST_DRAWING = 2048  # pixels a side
 
 
 class _ToyLatents(comfy.latent_formats.LatentFormat):
@@ -213,7 +214,9 @@ class ToyDrawing(io.ComfyNode):
             category=f"{CATEGORY}/toy",
             search_aliases=["demo", "toy", "animal"],
             has_intermediate_output=True,  # its picture is shown again when it comes from the cache
-            description="Draws an animal's face of the kind the toy model was trained on, and says what it drew.",
+            description=(
+                "Draws an animal's face of the kind the toy model was trained on, at any size, and says what it drew."
+            ),
             inputs=[
                 io.Combo.Input("animal", options=list(KINDS), tooltip="Decides the ears."),
                 io.Combo.Input("colour", options=list(FUR_COLOURS), tooltip="Of the fur."),
@@ -227,6 +230,18 @@ class ToyDrawing(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Decides position, size, tilt, gaze and proportions.",
                 ),
+                io.Int.Input(
+                    "size",
+                    default=toy.IMAGE_SIZE,
+                    min=toy.IMAGE_SIZE,
+                    max=LARGEST_DRAWING,
+                    step=8,
+                    optional=True,
+                    tooltip=(
+                        f"Side in pixels: {toy.IMAGE_SIZE} for the toy model, 512 for Stable Diffusion 1.5, 1024 for "
+                        "SDXL. The drawing is the same and its edges stay sharp."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="IMAGE", tooltip="The drawing."),
@@ -236,7 +251,9 @@ class ToyDrawing(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, animal: str, colour: str, mood: str, background: str, seed: int) -> io.NodeOutput:
+    def execute(
+        cls, animal: str, colour: str, mood: str, background: str, seed: int, size: int = toy.IMAGE_SIZE
+    ) -> io.NodeOutput:
         drawing = one_drawing(animal, colour, mood, background, torch.Generator().manual_seed(seed))
-        image = drawing.render(toy.IMAGE_SIZE).movedim(1, -1)
+        image = drawing.render(size).movedim(1, -1)
         return io.NodeOutput(image, drawing.captions[0], ui=ui.PreviewImage(image, cls=cls))

@@ -68,6 +68,15 @@ def is_allowed(value: Any, kind: str, options: dict[str, Any]) -> bool:
     return isinstance(value, bool if kind == "BOOLEAN" else str)
 
 
+def source(workflow: Workflow, node: dict[str, Any]) -> dict[str, Any]:
+    """The node whose picture comes in at `node`, through those that only change pictures."""
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    origins = {link[0]: nodes[link[1]] for link in workflow["links"]}
+    while came := [slot["link"] for slot in node["inputs"] if slot["type"] == "IMAGE" and slot["link"]]:
+        node = origins[came[0]]
+    return node
+
+
 def test_there_are_workflows() -> None:
     assert FILES
 
@@ -115,6 +124,20 @@ def test_names_the_pack_every_node_comes_from(workflow: Workflow) -> None:
 def test_explains_itself_in_one_note(workflow: Workflow) -> None:
     notes = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
     assert [len(note["widgets_values"]) for note in notes] == [1]
+
+
+def test_brings_its_own_pictures(workflow: Workflow) -> None:
+    """Whoever has the checkpoint can press Run."""
+    encoded = [node for node in workflow["nodes"] if node["type"] == "VAEEncode"]
+    assert {source(workflow, node)["type"] for node in encoded} == {"MorphDragToyDrawing"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "morph" in file.stem], ids=lambda file: file.stem)
+def test_a_morph_is_between_two_pictures(file: Path) -> None:
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    encoded = [node for node in workflow["nodes"] if node["type"] == "VAEEncode"]
+    first, second = (source(workflow, node)["widgets_values"] for node in encoded)
+    assert first != second
 
 
 def test_nodes_do_not_overlap(workflow: Workflow) -> None:
