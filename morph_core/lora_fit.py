@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from .denoise import OnStep, Prediction
 from .errors import InvalidInput
 from .lora import PREFIX, LoraWeights
+from .packages import check_version
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -60,6 +61,7 @@ def fit_lora(
     and optimiser are float32 whatever the UNet is; the loss of a float16 UNet is scaled, so that small gradients
     survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the UNet's output is not finite.
     """
+    check_version("torch")
     config = config or LoraFit()
     if len(latent) != 1:
         raise InvalidInput(f"a LoRA is fitted to one image, got a batch of {len(latent)}")

@@ -296,6 +296,7 @@ def test_shapes_dtype_and_scale_of_the_weights(unet):
 
 def test_diffusers_loads_the_lora_to_the_same_effect(unet, merged):
     pytest.importorskip("transformers")
+    pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
     from diffusers import StableDiffusionPipeline
 
     config = LoraFit(rank=3, steps=5, learning_rate=1e-2)
