@@ -295,7 +295,7 @@ def test_shapes_dtype_and_scale_of_the_weights(unet):
 
 
 def test_diffusers_loads_the_lora_to_the_same_effect(unet, merged):
-    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
     pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
     from diffusers import StableDiffusionPipeline
 

@@ -193,6 +193,7 @@ def test_a_fitted_lora_is_the_same_in_the_graph_and_from_a_file(
 
 def test_diffusers_reads_a_fitted_lora(checkpoint: Checkpoint, fitted: dict[str, Tensor]) -> None:
     """As `load_lora_weights` does: its conversion of kohya's keys, then the UNet's own loader."""
+    pytest.importorskip("peft")
     pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
