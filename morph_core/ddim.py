@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .denoise import Denoise
 from .errors import InvalidInput
+from .schedule import check_sigmas
 from .trajectory import Trajectory
 
 OnLatent = Callable[[int, int, Tensor], None]
@@ -49,10 +50,12 @@ def trace(
     the step starts but at the timestep where it ends, as the published implementations of DDIM inversion
     do: the network sees z_t with timestep t + 1. So the result is approximate; the error falls with S.
     iterations: how often the noise is then evaluated again at the point it leads to (AIDI, Pan et al. 2023, eq. 8;
-    ReNoise, Garibi et al. 2024); where that converges, `sample` goes the same way back.
+    ReNoise, Garibi et al. 2024); where that converges, `sample` goes the same way back. Raises `InvalidInput` for
+    sigmas that are not finite or do not fall, and when a latent on the way is not finite.
     """
     if iterations < 0:
         raise InvalidInput(f"the fixed-point iterations must be 0 or more, got {iterations}")
+    check_sigmas(sigmas)
     rising = sigmas.flip(0)
     steps = len(sigmas) - 1
     latents, residuals = [x], []
@@ -69,6 +72,11 @@ def trace(
         if iterations:
             residuals.append(((next_x - before) / growth).square().mean().sqrt())
         x = next_x
+        if not torch.isfinite(x).all():
+            raise InvalidInput(
+                f"the inversion is not finite after {i + 1} of {steps} steps: check the model, its prompt and the "
+                "latent, or use float32 where the model is of another type"
+            )
         latents.append(x)
         if on_step:
             on_step(i + 1, steps, x0)

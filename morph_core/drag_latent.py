@@ -199,7 +199,7 @@ class _Level:
                 break
             loss = self._loss(features, None if x0 is None else _next_z(z * scale, x0, self.sigmas), places)
             if not torch.isfinite(loss):
-                raise InvalidInput(f"the model's features are not finite after {len(losses)} updates; use float32")
+                raise InvalidInput(_why_not_finite(len(losses)))
             optimiser.zero_grad()
             scaler.scale(loss).backward(inputs=[z])  # nothing stays on the network's own weights
             if _overflowed(scaler, optimiser):
@@ -236,13 +236,24 @@ class _Level:
         return loss
 
 
+def _why_not_finite(updates: int) -> str:
+    if updates:
+        return f"the drag is not finite after {updates} updates: lower learning_rate, or use float32 where it is not"
+    return (
+        "the model's features are not finite before the first update: check the model, its prompt and the latent, or "
+        "use float32 where it is not"
+    )
+
+
 def _overflowed(scaler: torch.amp.GradScaler, optimiser: torch.optim.Optimizer) -> bool:
     """Take a step, unless a gradient overflowed half precision; then the scale falls. Raises when it cannot help."""
     before = scaler.get_scale()
     scaler.step(optimiser)
     scaler.update()
     if scaler.get_scale() < LAST_SCALE:
-        raise InvalidInput("the model's gradients are not finite; use float32")
+        raise InvalidInput(
+            "the model's gradients are not finite at any scale: lower learning_rate, or use float32 where it is not"
+        )
     return scaler.get_scale() < before
 
 

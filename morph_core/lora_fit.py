@@ -59,7 +59,7 @@ def fit_lora(
     latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. added: what else
     the UNet is called with, see `unet_denoiser`. Noise and timestep are drawn anew each step from `config.seed`. LoRA
     and optimiser are float32 whatever the UNet is; the loss of a float16 UNet is scaled, so that small gradients
-    survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the UNet's output is not finite.
+    survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the loss is not finite.
     """
     check_version("torch")
     config = config or LoraFit()
@@ -82,7 +82,7 @@ def fit_lora(
                 output = unet(z.to(unet.dtype), t, context.to(unet.dtype), **(added or {})).sample
             loss = mse_loss(output.float(), target)
             if not torch.isfinite(loss):
-                raise InvalidInput(f"the model's output at step {step + 1} is not finite in {unet.dtype}; use float32")
+                raise InvalidInput(_why_not_finite(step, unet.dtype))
             optimiser.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimiser)
@@ -107,6 +107,16 @@ class LayerUpdate(nn.Module):
         """A forward hook: the layer's output, updated."""
         update: Tensor = self.up(self.down(inputs[0].to(self.down.weight.dtype)))
         return output + update.to(output.dtype)
+
+
+def _why_not_finite(updates: int, dtype: torch.dtype) -> str:
+    precision = "" if dtype == torch.float32 else " or use float32"
+    if updates:
+        return f"the fit is not finite after {updates} updates: lower learning_rate{precision}"
+    return (
+        f"the model's output is not finite in {dtype} before the first update: check the model, its prompt and the "
+        f"latent{precision}"
+    )
 
 
 @contextmanager

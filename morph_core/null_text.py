@@ -136,6 +136,11 @@ def _optimised(
         with torch.enable_grad():
             loss = step.loss(untold(embedding)(step.x, step.sigma))
             (embedding.grad,) = torch.autograd.grad(loss.sum(), embedding)
+        if not torch.isfinite(loss).all():
+            raise InvalidInput(
+                f"the prediction is not finite after {done} updates of a step: lower learning_rate, or use float32 "
+                "where the model is of another type"
+            )
         before, unfinished = embedding.detach().clone(), losses >= enough
         optimiser.step()
         losses = torch.where(unfinished, loss.detach(), losses)

@@ -5,7 +5,7 @@ means the same place in the image, in a feature map and in a preview of any size
 """
 
 import json
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ VERSION = 1
 MOST_POINTS = 1000
 LONGEST_TEXT = 1_000_000  # characters
 SAME_PLACE = 1e-6
+LARGEST = sys.float_info.max  # of numbers; whole ones may be of any size in a text
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,28 @@ def parse_points(text: str, size: tuple[int, int]) -> DragPoints:
     """
     if not isinstance(text, str):
         raise InvalidInput(f"points must be text, got {type(text).__name__}")
-    if not text.strip():
+    if not text.strip(" \t\n\r"):  # what JSON calls white space
         raise InvalidInput("points is empty: pick a handle on the picture, then where it should go")
     if len(text) > LONGEST_TEXT:
         raise InvalidInput(f"points is {len(text)} characters long; {MOST_POINTS} pairs need far less")
+    constants: list[str] = []  # NaN and the like, which are no JSON although Python reads them
+
+    def note(constant: str) -> float:
+        constants.append(constant)
+        return float(constant)
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=note)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"points is not JSON ({error}); clear it and pick the points anew") from error
     pairs = _pixel_pairs(value, size) if isinstance(value, list) else _pairs(value)
     if len(pairs) > MOST_POINTS:
         raise InvalidInput(f"points has {len(pairs)} pairs; at most {MOST_POINTS} can be dragged at once")
-    places = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2, 2)
-    return DragPoints(places[:, 0], places[:, 1])
+    if constants:
+        raise InvalidInput(f"points is not JSON (it has {constants[0]}); clear it and pick the points anew")
+    places = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2, 2)
+    exact = DragPoints(places[:, 0], places[:, 1])  # before rounding, which may bring a place into the image
+    return DragPoints(exact.handles.float(), exact.targets.float())
 
 
 def _pairs(value: Any) -> list[Any]:
@@ -76,10 +86,11 @@ def _pairs(value: Any) -> list[Any]:
         raise InvalidInput(
             'points must be JSON like {"v": 1, "points": [{"handle": [0.5, 0.5], "target": [0.6, 0.5]}]}'
         )
-    if value.get("v", VERSION) != VERSION:
-        raise InvalidInput(
-            f"points has version {_short(value['v'])}, this is for version {VERSION}; update Morph & Drag"
-        )
+    version, size = value.get("v", VERSION), value.get("size", [1, 1])
+    if not _is_number(version) or version != VERSION:
+        raise InvalidInput(f"points has version {_short(version)}, this is for version {VERSION}; update Morph & Drag")
+    if not (isinstance(size, list) and len(size) == 2 and all(_is_number(side) and side > 0 for side in size)):
+        raise InvalidInput(f"points: size must be the picture's [width, height] in pixels, got {_short(size)}")
     pairs = []
     for number, pair in enumerate(value["points"], 1):
         if not isinstance(pair, dict):
@@ -93,7 +104,7 @@ def _pairs(value: Any) -> list[Any]:
 def _place(value: Any, name: str) -> list[float]:
     if not (isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))):
         raise InvalidInput(f"points: {name} must be two numbers [x, y], got {_short(value)}")
-    return value
+    return [float(number) for number in value]
 
 
 def _pixel_pairs(value: list[Any], size: tuple[int, int]) -> list[Any]:
@@ -107,9 +118,7 @@ def _pixel_pairs(value: list[Any], size: tuple[int, int]) -> list[Any]:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) and abs(value) < 1e9 or isinstance(value, float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _short(value: Any) -> str:

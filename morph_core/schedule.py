@@ -7,7 +7,7 @@ sigma = sqrt((1 − ᾱ_t)/ᾱ_t). DDIM (Song et al. 2021) is Euler's method in 
 import torch
 from torch import Tensor
 
-from .errors import InvalidInput
+from .errors import InvalidInput, shown
 
 TRAIN_STEPS = 1000
 
@@ -45,6 +45,13 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int, set_alpha_to_one: bool = True)
 def latent_scale(sigma: Tensor) -> Tensor:
     """1/sqrt(ᾱ), by which a variance-preserving latent is multiplied to be one of this sigma: 1 where sigma is 0."""
     return (sigma**2 + 1) ** 0.5
+
+
+def check_sigmas(sigmas: Tensor) -> None:
+    """Raise `InvalidInput` unless sigmas (S + 1,) are finite, do not rise and end at 0 or above."""
+    usable = len(sigmas) > 1 and torch.isfinite(sigmas).all() and (sigmas.diff() <= 0).all() and sigmas[-1] >= 0
+    if not usable:
+        raise InvalidInput(f"sigmas must be finite and fall, to 0 or above; got {shown(sigmas.tolist())}")
 
 
 def timestep_of(sigma: Tensor, train_sigmas: Tensor) -> Tensor:

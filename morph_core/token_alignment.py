@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import InvalidInput
 
 ALIGNMENTS = ("replace", "refine")
+MOST = 1000  # of a word's factor, either way
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class WordControl:
                 f"the edited prompt has {self.mapper.shape[1]} tokens: own and scale must have a number for each, got "
                 f"shapes {tuple(self.own.shape)} and {tuple(self.scale.shape)}"
             )
+        if not torch.isfinite(self.scale).all():
+            raise InvalidInput(f"scale must be finite, got {self.scale.tolist()}")
 
 
 def align_tokens(source: Sequence[int], edited: Sequence[int], alignment: str) -> tuple[Tensor, Tensor]:
@@ -93,6 +96,8 @@ def parse_reweight(text: str) -> dict[str, float]:
             factors[word] = math.nan
         if not math.isfinite(factors[word]):
             raise InvalidInput(f"reweight: the factor of {word!r} must be a finite number, got {number!r}")
+        if abs(factors[word]) > MOST:
+            raise InvalidInput(f"reweight: the factor of {word!r} must be between {-MOST} and {MOST}, got {number}")
     return factors
 
 

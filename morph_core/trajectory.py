@@ -42,6 +42,17 @@ class Trajectory:
             )
         return step
 
+    def step_between(self, sigma: Tensor, next_sigma: Tensor) -> int:
+        """The step from one sigma to the other. Raises `InvalidInput` when the trajectory takes no such step."""
+        step = self.step_at(sigma)
+        own = self.sigmas[step + 1].to(sigma)
+        if (own - next_sigma).abs() > SAME * sigma:
+            raise InvalidInput(
+                f"the trajectory's step from sigma {float(sigma):.4f} leads to {float(own):.4f}, the sampler's to "
+                f"{float(next_sigma):.4f}; sample with the scheduler, steps and start_at_step of the inversion"
+            )
+        return step
+
 
 def put_back(x: Tensor, pins: dict[int, Trajectory], step: int) -> Tensor:
     """Direct Inversion (Ju et al. 2024, algorithm 1): after a step, these rows are on their trajectories again.

@@ -1,5 +1,6 @@
 """Prompt To Prompt: an edited prompt that keeps the layout of the image that another prompt describes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..morph_core import prompt_to_prompt
-from ..morph_core.errors import InvalidInput
+from ..morph_core.errors import InvalidInput, shown
 from ..morph_core.prompt_to_prompt import Edit, as_source
 from ..morph_core.text import blend_text
 from ..morph_core.token_alignment import ALIGNMENTS, find_tokens, parse_reweight, token_scale, word_control
@@ -18,11 +19,18 @@ from .adapters import CATEGORY
 from .bridge import unet_config
 from .frame_batches import PART
 from .inputs import checked
-from .sigmas import step_under_way
+from .named_errors import named
+from .predictions import BLEND, step_under_way, wrap_prediction
 from .versions import schema
 
+NODE = "Prompt To Prompt"
 RUN = "morph_drag_prompt_to_prompt"
-"""In transformer_options during a sampling run: its `PromptToPrompt`."""
+"""In transformer_options during a sampling run: its `_Run`."""
+PAIR = "morph_drag_prompt_pair"
+"""In the options of a CONDITIONING: its `_Pair`."""
+ROWS = 2
+ADVICE = "connect this node's CONDITIONING to KSampler's positive"
+REPLACED = "has another patch that replaces cross-attention (such as IPAdapter); connect one of them only"
 BOTH = (0.0, 1.0)  # blend weights that give the two prompts themselves
 
 
@@ -33,7 +41,7 @@ class PromptToPrompt(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="MorphDragPromptToPrompt",
-            display_name="Prompt To Prompt",
+            display_name=NODE,
             category=f"{CATEGORY}/edit",
             search_aliases=["p2p", "edit", "attention control", "cross attention"],
             description=(
@@ -88,18 +96,19 @@ class PromptToPrompt(io.ComfyNode):
         reweight: str,
     ) -> io.NodeOutput:
         config = unet_config(model)
-        source, edited = _Tokens(clip, source_prompt), _Tokens(clip, edited_prompt)
+        source = _Tokens(clip, source_prompt, "source_prompt")
+        edited = _Tokens(clip, edited_prompt, "edited_prompt")
         if len(source.ids) != len(edited.ids):
             raise InvalidInput(
                 f"source_prompt fills {len(source.ids)} tokens, edited_prompt {len(edited.ids)}; make them as long"
             )
-        scale = token_scale(parse_reweight(reweight), source.of_word, edited.ids)
         places = [_places(blend_words, prompt, (source, edited)) for prompt in (source, edited)]
-        control = word_control(source.ids, edited.ids, alignment, scale)
+        control = word_control(source.ids, edited.ids, alignment, _scale(reweight, edited))
         edit = Edit(control, cross_percent, self_percent, *places, blend_threshold)
         patched = model.clone()
-        _Control(edit).patch(patched, config)
-        return io.NodeOutput(patched, _both(source.encoded(), edited.encoded()))
+        prompts = (source_prompt, edited_prompt)
+        _Control(edit, prompts).patch(patched, config)
+        return io.NodeOutput(patched, _both(source.encoded(), edited.encoded(), prompts))
 
 
 def _share(name: str, default: float, tooltip: str) -> Any:
@@ -107,17 +116,20 @@ def _share(name: str, default: float, tooltip: str) -> Any:
 
 
 class _Tokens:
-    """A prompt as ComfyUI's CLIP reads it."""
+    """A text as ComfyUI's CLIP reads it. name: of the input it stands in, for errors."""
 
-    def __init__(self, clip: Any, text: str) -> None:
+    def __init__(self, clip: Any, text: str, name: str) -> None:
         self.clip, self.text = clip, text
-        tokens = next(iter(clip.tokenize(text, return_word_ids=True).values()))
+        try:
+            tokens = next(iter(clip.tokenize(text, return_word_ids=True).values()))
+        except InvalidInput as error:  # the toy model's, of a word that it does not know
+            raise InvalidInput(f"{name}: {error}") from error
         self.entries = [entry for chunk in tokens for entry in chunk]
         self.ids = [_comparable(token) for token, _, _ in self.entries]
 
-    def of_word(self, word: str) -> list[int]:
+    def of_word(self, word: str, name: str) -> list[int]:
         """The ids of another text's words, without start, end and padding."""
-        tokens = _Tokens(self.clip, word)
+        tokens = _Tokens(self.clip, word, name)
         return [token for token, (_, _, word_id) in zip(tokens.ids, tokens.entries, strict=True) if word_id]
 
     def encoded(self) -> list[Any]:
@@ -130,11 +142,21 @@ def _comparable(token: Any) -> Any:
     return tuple(token.flatten().tolist()) if isinstance(token, Tensor) else token
 
 
+def _scale(reweight: str, edited: _Tokens) -> Tensor:
+    """(T',) factors of the edited prompt's tokens. Raises `InvalidInput` for a word that it does not have."""
+    factors = parse_reweight(reweight)
+    ids = {word: edited.of_word(word, "reweight") for word in factors}
+    for word, own in ids.items():
+        if not _has(edited.ids, own):
+            raise InvalidInput(f"reweight: the word {word!r} is not in edited_prompt; name one as it is written there")
+    return token_scale(factors, ids.__getitem__, edited.ids)
+
+
 def _places(words: str, prompt: _Tokens, prompts: tuple[_Tokens, _Tokens]) -> list[int]:
     """Where the words stand in one of the prompts. Raises `InvalidInput` for a word that neither prompt has."""
     found: list[int] = []
     for word in filter(None, (part.strip() for part in words.replace("\n", ",").split(","))):
-        ids = prompt.of_word(word)
+        ids = prompt.of_word(word, "blend_words")
         if not any(_has(other.ids, ids) for other in prompts):
             raise InvalidInput(f"blend_words: {word!r} is in neither prompt; name words as they are written there")
         if _has(prompt.ids, ids):
@@ -146,95 +168,163 @@ def _has(prompt: list[Any], run: list[Any]) -> bool:
     return bool(run) and any(prompt[i : i + len(run)] == run for i in range(len(prompt)))
 
 
-def _both(source: list[Any], edited: list[Any]) -> list[Any]:
-    """Two prompts' CONDITIONING as one of two rows."""
-    (start, options), (end, others) = source[0], edited[0]
+@dataclass(frozen=True)
+class _Pair:
+    """In the options of a CONDITIONING that the node has made: which prompts its two rows are."""
+
+    prompts: tuple[str, str]
+    embedding: Tensor
+
+    def is_in(self, cond: dict[str, Any]) -> bool:
+        """Whether the embedding that is sampled with is still the pair's, or some node has made another of it."""
+        embedding = cond.get("cross_attn")
+        return embedding is not None and torch.equal(embedding, self.embedding)
+
+
+def _both(source: list[Any], edited: list[Any], prompts: tuple[str, str]) -> list[Any]:
+    """Two prompts' CONDITIONING as one of two rows; of a CLIP with scheduled hooks, one for each part of the steps."""
+    return [_rows_of_both(*pair, prompts) for pair in zip(source, edited, strict=True)]
+
+
+def _rows_of_both(source: Any, edited: Any, prompts: tuple[str, str]) -> list[Any]:
+    (start, options), (end, others) = source, edited
+    embedding = blend_text(start, end, BOTH)
     pooled = options.get("pooled_output"), others.get("pooled_output")
     if pooled[0] is not None and pooled[1] is not None:
         options = {**options, "pooled_output": blend_text(pooled[0], pooled[1], BOTH)}
-    return [[blend_text(start, end, BOTH), options]]
+    return [embedding, {**options, PAIR: _Pair(prompts, embedding)}]
+
+
+def _ids_of_pairs(conds: dict[str, list[dict[str, Any]]], prompts: tuple[str, str]) -> frozenset[Any]:
+    """Which of a sampling run's conds are these prompts, as ComfyUI tells them to its patches.
+
+    conds: a guider's, by their part in it. Raises `InvalidInput` where others are sampled in their place.
+    """
+    every = [cond for name in conds for cond in conds[name]]
+    told = conds.get("positive", every)
+    pairs = [cond.get(PAIR) for cond in told]
+    if any("area" in cond for cond in every):
+        raise InvalidInput("a prompt is limited to an area, which the other prompts' attention is not; use masks")
+    if not any(pairs):
+        raise InvalidInput(f"KSampler's positive is another prompt; {ADVICE}")
+    if not all(pairs):
+        raise InvalidInput(f"KSampler's positive has other prompts beside this node's; {ADVICE} alone")
+    other = next((pair.prompts for pair in pairs if pair.prompts != prompts), None)
+    if other:
+        raise InvalidInput(
+            f"KSampler's positive is another Prompt To Prompt's, from {shown(other[0])} to {shown(other[1])}; {ADVICE}"
+        )
+    if not all(pair.is_in(cond) for pair, cond in zip(pairs, told, strict=True)):
+        raise InvalidInput(f"a node on the way to KSampler's positive has changed the prompts; {ADVICE} without it")
+    return frozenset(cond["uuid"] for cond in every if cond.get(PAIR) and cond[PAIR].prompts == prompts)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A sampling run under way: its controls, and which conds they are for."""
+
+    control: prompt_to_prompt.PromptToPrompt
+    own: frozenset[Any]
+
+    def rows(self, count: int, options: dict[str, Any]) -> list[slice]:
+        """The rows of each of its conds in a call with `count`: ComfyUI may run others in the same batch."""
+        if PART in options:
+            raise InvalidInput("set Attention KV Inject's frames_per_batch to 0: the two rows go together")
+        ids = options["uuids"]
+        if count != ROWS * len(ids):
+            raise InvalidInput(
+                f"an attention layer has {count} rows in place of {ROWS * len(ids)}: another patch of the MODEL has "
+                "changed them; connect it after this node"
+            )
+        return [slice(i * ROWS, (i + 1) * ROWS) for i, one in enumerate(ids) if one in self.own]
 
 
 class _Control:
     """The patches of one MODEL."""
 
-    def __init__(self, edit: Edit) -> None:
-        self.edit = edit
+    def __init__(self, edit: Edit, prompts: tuple[str, str]) -> None:
+        self.edit, self.prompts = edit, prompts
 
     def patch(self, model: Any, config: dict[str, Any]) -> None:
-        if model.model_options["transformer_options"].get("patches_replace", {}).get("attn2"):
-            raise InvalidInput(
-                "model has another patch that replaces cross-attention (such as IPAdapter); connect one of them only"
-            )
+        options = model.model_options["transformer_options"]
+        if options.get("patches_replace", {}).get("attn2"):
+            raise InvalidInput(f"model {REPLACED}")
         model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, RUN, self.sample)
         model.set_model_attn1_patch(self.share_self)
+        patches = options["patches"]  # ours first: the others may cut or merge what it is to see whole
+        patches["attn1_patch"] = [patches["attn1_patch"][-1], *patches["attn1_patch"][:-1]]
         blocks = sum(config["num_res_blocks"]) + len(config["num_res_blocks"])
         for stage, count in (("input", blocks), ("middle", 1), ("output", blocks)):
             for number in range(count):
                 model.set_model_attn2_replace(self.cross, stage, number)
         if self.edit.blends:
-            model.set_model_sampler_post_cfg_function(self.blend)
+            wrap_prediction(model, BLEND, self.blend)
 
     def sample(
         self, executor: Any, guider: Any, sigmas: Tensor, extra: Any, callback: Any, noise: Tensor, *rest: Any
     ) -> Any:
         """Around a whole sampling run, whose maps are its own: its options end with it."""
-        if len(noise) != 2:
-            raise InvalidInput(
-                f"Prompt To Prompt: the sampled latent is a batch of {len(noise)}, it takes two rows of the same "
-                "noise; connect Repeat Latent Batch with amount 2"
-            )
-        size = (noise.shape[-2], noise.shape[-1])
-        extra["model_options"]["transformer_options"][RUN] = prompt_to_prompt.PromptToPrompt(self.edit, sigmas, size)
+        with named(NODE):
+            extra["model_options"]["transformer_options"][RUN] = self._run(guider, sigmas, extra, noise)
         return executor(guider, sigmas, extra, callback, noise, *rest)
+
+    def _run(self, guider: Any, sigmas: Tensor, extra: Any, noise: Tensor) -> _Run:
+        if len(noise) != ROWS:
+            raise InvalidInput(
+                f"the sampled latent is a batch of {len(noise)}, it takes two rows of the same noise; connect Repeat "
+                "Latent Batch with amount 2"
+            )
+        replaced = extra["model_options"]["transformer_options"]["patches_replace"]["attn2"]
+        if any(getattr(patch, "__func__", None) is not _Control.cross for patch in replaced.values()):
+            raise InvalidInput(f"the MODEL {REPLACED}")
+        size = (noise.shape[-2], noise.shape[-1])
+        control = prompt_to_prompt.PromptToPrompt(self.edit, sigmas, size)
+        return _Run(control, _ids_of_pairs(guider.conds, self.prompts))
 
     def share_self(
         self, query: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """ComfyUI's `attn1_patch`."""
-        if not options[RUN].shares_self(_sigma(options), query.shape[1]):
+        with named(NODE):
+            run = options[RUN]
+            if not run.control.shares_self(_sigma(options), query.shape[1]):
+                return query, context, value
+            query, context, value = query.clone(), context.clone(), context if value is context else value
+            for rows in run.rows(len(query), options):
+                query[rows], context[rows] = as_source(query[rows]), as_source(context[rows])
             return query, context, value
-        query, context, value = query.clone(), context.clone(), context if value is context else value
-        for rows in _told_runs(len(query), options):
-            query[rows], context[rows] = as_source(query[rows]), as_source(context[rows])
-        return query, context, value
 
     def cross(self, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
         """In place of ComfyUI's cross-attention; (B, N, H·D) in and out."""
         heads = options["n_heads"]
         output = optimized_attention(query, key, value, heads, attn_precision=options.get("attn_precision"))
         run, sigma = options[RUN], _sigma(options)
-        if not run.needs_maps(sigma):
+        if not run.control.needs_maps(sigma):
             return output
         output = output.clone()
-        for rows in _told_runs(len(query), options):
-            q, k, v = (x[rows].float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-            maps = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # (F, H, N, T)
-            maps, v = _as_often(maps, v, len(self.edit.control.own))
-            edited = run.cross(maps[:1], maps[1:], sigma)
-            output[rows][1:] = (edited @ v[1:]).transpose(1, 2).flatten(2).to(output)
+        with named(NODE):
+            for rows in run.rows(len(query), options):
+                q, k, v = (x[rows].float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+                maps = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # (F, H, N, T)
+                maps, v = _as_often(maps, v, len(self.edit.control.own))
+                edited = run.control.cross(maps[:1], maps[1:], sigma)
+                output[rows][1:] = (edited @ v[1:]).transpose(1, 2).flatten(2).to(output)
         return output
 
-    def blend(self, args: dict[str, Any]) -> Tensor:
-        """ComfyUI's post-CFG function: leads the step to where the local blend wants it."""
-        denoised, x = args["denoised"], args["input"]
-        _, sigma, next_sigma = step_under_way(args)
+    def blend(
+        self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any = None
+    ) -> Tensor:
+        """Around the whole prediction: leads the step to where the local blend wants it."""
+        denoised: Tensor = executor(x, timestep, model_options, seed)
+        _, sigma, next_sigma = step_under_way(timestep, model_options)
         after = denoised + (x - denoised) * (next_sigma / sigma)
-        wanted = args["model_options"]["transformer_options"][RUN].blend(after, sigma)
+        with named(NODE):
+            wanted = model_options["transformer_options"][RUN].control.blend(after, sigma)
         return torch.cat([denoised[:1], x0_leading_to(wanted, x, sigma, next_sigma)[1:]])
 
 
 def _sigma(options: dict[str, Any]) -> Tensor:
     return options["sigmas"].max()
-
-
-def _told_runs(rows: int, options: dict[str, Any]) -> list[slice]:
-    """The rows of each run of the positive prompt: ComfyUI may run the negative in the same batch."""
-    if PART in options:
-        raise InvalidInput("Prompt To Prompt: set Attention KV Inject's frames_per_batch to 0, its rows go together")
-    runs = options["cond_or_uncond"]
-    size = rows // len(runs)
-    return [slice(i * size, (i + 1) * size) for i, kind in enumerate(runs) if kind == 0]
 
 
 def _as_often(maps: Tensor, value: Tensor, tokens: int) -> tuple[Tensor, Tensor]:

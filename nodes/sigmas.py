@@ -3,6 +3,7 @@
 from typing import Any
 
 import comfy.samplers
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -41,15 +42,12 @@ def remaining_sigmas(model: Any, scheduler: str, steps: int, start_at_step: int)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
     if len(sigmas) - start_at_step < 2:
         raise InvalidInput(f"start_at_step must be below steps ({steps}), got {start_at_step}")
+    if not torch.isfinite(sigmas).all():
+        raise InvalidInput(
+            f"scheduler {scheduler} has noise levels that are not finite with steps {steps}; take more steps or "
+            "another scheduler"
+        )
     return sigmas[start_at_step:]
-
-
-def step_under_way(args: dict[str, Any]) -> tuple[int, Tensor, Tensor]:
-    """Of a post-CFG function's arguments: the step of the run, its sigma, and the one that it leads to."""
-    sigma = args["sigma"].max()
-    sigmas = args["model_options"]["transformer_options"]["sample_sigmas"].to(sigma)
-    step = int((sigmas - sigma).abs().argmin())
-    return step, sigma, sigmas[step + 1]
 
 
 def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_at_step: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
@@ -14,11 +15,15 @@ from ..morph_core.trajectory import Trajectory, x0_leading_to
 from .adapters import CATEGORY
 from .inputs import checked
 from .named_errors import named
-from .sigmas import step_under_way
+from .predictions import PUT_BACK, step_under_way, wrap_prediction
 from .versions import schema
 
 TrajectoryType = io.Custom("INVERSION_TRAJECTORY")
-LOST = 1e-2  # of a latent of unit variance: a row this far from its trajectory was not brought there by ddim
+NODE = "Direct Inversion"
+LEAD_ASTRAY = "morph_drag_lead_astray"
+"""In transformer_options during a sampling run: what to say of a row that is not on its trajectory."""
+EULER = "euler"  # ComfyUI's ddim is this function too
+LOST = 1e-3  # of a latent of unit variance: a row this far from its trajectory was not brought there by ddim
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class DirectInversion(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="MorphDragDirectInversion",
-            display_name="Direct Inversion",
+            display_name=NODE,
             category=f"{CATEGORY}/inversion",
             search_aliases=["inversion", "exact reconstruction", "pin", "PnP inversion"],
             description=(
@@ -76,11 +81,10 @@ class DirectInversion(io.ComfyNode):
     @checked
     def execute(cls, model: Any, trajectory: Any, row: int, mask: Tensor | None = None) -> io.NodeOutput:
         way = trajectory_input(model, trajectory).way
+        put_back = _PutBack(way, row, _pinned_cells(mask, way))
         patched = model.clone()
-        patched.set_model_sampler_post_cfg_function(_PutBack(way, row, _pinned_cells(mask, way)))
-        # before every other change of the prediction, which then sees where the row really goes
-        functions = patched.model_options["sampler_post_cfg_function"]
-        patched.model_options["sampler_post_cfg_function"] = [functions[-1], *functions[:-1]]
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PUT_BACK, put_back.sample)
+        wrap_prediction(patched, PUT_BACK, put_back.predict)
         return io.NodeOutput(patched)
 
 
@@ -96,31 +100,53 @@ def _pinned_cells(mask: Tensor | None, way: Trajectory) -> Tensor:
 
 
 class _PutBack:
-    """ComfyUI's post-CFG function: sees the prediction before the sampler's step, and where that step should lead."""
+    """The patches of one row."""
 
     def __init__(self, way: Trajectory, row: int, pinned: Tensor) -> None:
         self.way, self.row, self.pinned = way, row, pinned
 
-    def __deepcopy__(self, memo: Any) -> "_PutBack":
-        return self  # ComfyUI copies a MODEL's options with each clone; the latents need no copies
+    def sample(
+        self,
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Any = None,
+        denoise_mask: Tensor | None = None,
+        *rest: Any,
+    ) -> Tensor:
+        """Around a whole sampling run: refuses, before it or at its end, what keeps the row from its trajectory."""
+        options = extra["model_options"]["transformer_options"]
+        options[LEAD_ASTRAY] = _what_may_lead_astray(executor.class_obj, options.get("wrappers", {}))
+        with named(NODE):
+            self._check_unmasked(denoise_mask, self._row_of(noise))
+        sampled: Tensor = executor(guider, sigmas, extra, callback, noise, latent_image, denoise_mask, *rest)
+        if len(sigmas) > 1:
+            end = int((self.way.sigmas - sigmas[-1].to(self.way.sigmas)).abs().argmin())
+            with named(NODE):
+                self._check_on_its_way(sampled, end, options)
+        return sampled
 
-    def __call__(self, args: dict[str, Any]) -> Tensor:
-        with named("Direct Inversion"):
-            return self._put_back(args)
+    def predict(
+        self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any = None
+    ) -> Tensor:
+        """Around the whole prediction: the row's is replaced by the one that leads where it belongs."""
+        denoised: Tensor = executor(x, timestep, model_options, seed)
+        with named(NODE):
+            return self._put_back(denoised, x, timestep, model_options)
 
-    def _put_back(self, args: dict[str, Any]) -> Tensor:
-        denoised, x = args["denoised"], args["input"]
+    def _put_back(self, denoised: Tensor, x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Tensor:
         row = self._row_of(x)
-        place, sigma, next_sigma = step_under_way(args)
-        step = self.way.step_at(sigma)
-        if step + 1 < len(self.way.sigmas) - 1:
-            self.way.step_at(next_sigma)  # the next step must be one of the trajectory's too
-        pinned = self.pinned.to(x.device)
+        place, sigma, next_sigma = step_under_way(timestep, model_options)
+        step = self.way.step_between(sigma, next_sigma)
         if place > 0:
-            self._check_on_its_way(x[row], self.way.latents[step, 0].to(x), sigma, pinned)
+            self._check_on_its_way(x, step, model_options["transformer_options"])
         target = self.way.latents[step + 1, 0].to(x)
+        led = x0_leading_to(target, x[row], sigma, next_sigma)
         result = denoised.clone()
-        result[row] = torch.where(pinned, x0_leading_to(target, x[row], sigma, next_sigma), denoised[row])
+        result[row] = torch.where(self.pinned.to(x.device), led, denoised[row])
         return result
 
     def _row_of(self, x: Tensor) -> int:
@@ -131,10 +157,29 @@ class _PutBack:
             raise InvalidInput(f"trajectory is of a latent of {inverted}, the sampled latent is {sampled}")
         return self.row % len(x)
 
-    def _check_on_its_way(self, x: Tensor, expected: Tensor, sigma: Tensor, pinned: Tensor) -> None:
-        away = ((x - expected) * pinned).square().mean().sqrt() / (sigma**2 + 1) ** 0.5
-        if away > LOST:
+    def _check_unmasked(self, denoise_mask: Tensor | None, row: int) -> None:
+        if denoise_mask is not None and (denoise_mask[min(row, len(denoise_mask) - 1)] < 1).any():
             raise InvalidInput(
-                f"the sampler did not lead row {self.row} where it was put; use ddim or euler in KSampler, whose steps "
-                "are those of the inversion"
+                f"the sampled latent has a noise mask, which keeps row {self.row} from its trajectory; remove Set "
+                "Latent Noise Mask, and connect the mask to Direct Inversion"
             )
+
+    def _check_on_its_way(self, x: Tensor, step: int, options: dict[str, Any]) -> None:
+        """Raises unless the row, as `step` finds it, is where the step before was to lead it."""
+        expected, sigma = self.way.latents[step, 0].to(x), self.way.sigmas[step].to(x)
+        error = (x[self.row] - expected)[:, self.pinned.to(x.device)]
+        away = (error.square().sum() / max(1, error.numel())).sqrt() / (sigma**2 + 1) ** 0.5
+        if not away <= LOST:  # NaN neither
+            raise InvalidInput(f"row {self.row} is not where it was put: {options[LEAD_ASTRAY]}")
+
+
+def _what_may_lead_astray(sampler: Any, wrappers: dict[str, dict[Any, Any]]) -> str:
+    """What is wrong if the sampler's steps do not lead to where they should, and what to do about it."""
+    function = getattr(sampler, "sampler_function", sampler)
+    name = getattr(function, "__name__", type(function).__name__).removeprefix("sample_")
+    if name != EULER:
+        return f"KSampler uses {name}; use ddim or euler, whose steps are those of the inversion"
+    kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE, WrappersMP.PREDICT_NOISE)
+    keys = {str(key) for kind in kinds for key in wrappers.get(kind, {}) if not str(key).startswith("morph_drag")}
+    found = f" (the MODEL has {', '.join(sorted(keys))})" if keys else ""
+    return f"another patch changes what KSampler does after Direct Inversion{found}; connect the MODEL without that"

@@ -3,6 +3,7 @@ import torch
 
 from morph_pack.morph_core.ddim import invert, sample
 from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of
 
 ALPHAS = alphas_cumprod().double()
@@ -235,3 +236,20 @@ def test_the_input_is_left_as_it_was(loop):
     x = latents()
     loop(denoise_gaussian, x, even_sigmas(3))
     torch.testing.assert_close(x, latents(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "sigmas", [[3.0, float("nan"), 0.0], [float("inf"), 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, -1.0], [1.0]]
+)
+def test_an_inversion_through_sigmas_that_do_not_fall_or_are_not_finite_is_refused(sigmas):
+    with pytest.raises(InvalidInput, match="sigmas must be finite and fall"):
+        invert(denoise_gaussian, latents(), torch.tensor(sigmas, dtype=torch.float64))
+
+
+def test_an_inversion_that_becomes_infinite_is_refused_where_it_does():
+    def overflowing(x, sigma):
+        return x / 0 if sigma > 1 else denoise_gaussian(x, sigma)
+
+    before = int((even_sigmas(10)[1:-1] <= 1).sum())
+    with pytest.raises(InvalidInput, match=f"not finite after {before + 1} of 10 steps"):
+        invert(overflowing, latents(), even_sigmas(10))

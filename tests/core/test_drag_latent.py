@@ -442,8 +442,20 @@ def test_features_that_are_not_finite_are_refused():
         features, x0 = warp(x, sigma, wants_x0)
         return features * float("nan"), x0
 
-    with pytest.raises(InvalidInput, match="features are not finite after 0 updates"):
+    with pytest.raises(InvalidInput, match="features are not finite before the first update: check the model, its pro"):
         drag_latent(broken, latent(), SIGMAS, at_cells(*ONE_HANDLE))
+
+
+def test_a_drag_that_diverges_is_refused_and_a_lower_learning_rate_is_advised():
+    warp, calls = Warp(), []
+
+    def overflowing(x, sigma, wants_x0):
+        calls.append(x)
+        features, x0 = warp(x, sigma, wants_x0)
+        return features * (float("inf") if len(calls) > 2 else 1), x0
+
+    with pytest.raises(InvalidInput, match=r"not finite after \d updates: lower learning_rate, or use float32"):
+        drag_latent(overflowing, latent(), SIGMAS, at_cells(*ONE_HANDLE), NEVER)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (2, 1, 8, 8), (1, 3, 8, 8)])

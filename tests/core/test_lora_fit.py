@@ -372,5 +372,13 @@ def test_a_half_precision_unet_learns_what_a_single_precision_one_does(unet):
 
 def test_a_unet_that_overflows_is_refused(unet):
     unet.conv_out.weight.data[:] = float("inf")
-    with pytest.raises(InvalidInput, match="step 1 is not finite in torch.float32"):
+    told = "not finite in {} before the first update: check the model, its prompt and the latent{}$"
+    with pytest.raises(InvalidInput, match=told.format("torch.float32", "")):
         fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+    with pytest.raises(InvalidInput, match=told.format("torch.bfloat16", " or use float32")):
+        fit_lora(unet.bfloat16(), latent(), context(), ALPHAS, SHORT)
+
+
+def test_a_fit_that_diverges_is_refused_and_a_lower_learning_rate_is_advised(unet):
+    with pytest.raises(InvalidInput, match=r"not finite after \d+ updates: lower learning_rate$"):
+        fit_lora(unet, latent(), context(), ALPHAS, LoraFit(rank=2, steps=20, learning_rate=1e20))

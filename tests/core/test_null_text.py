@@ -168,3 +168,8 @@ def test_an_exception_from_progress_ends_it(unet, way):
 def test_impossible_settings_are_refused(setting):
     with pytest.raises(InvalidInput, match=f"{next(iter(setting))} must be"):
         NullText(**setting)
+
+
+def test_a_prediction_that_is_not_finite_is_refused(unet, way):
+    with pytest.raises(InvalidInput, match="not finite after 1 updates of a step: lower learning_rate"):
+        optimise(unet, way, inner_steps=2, learning_rate=float("inf"))

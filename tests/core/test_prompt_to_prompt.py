@@ -169,6 +169,8 @@ def test_a_control_of_other_prompts_is_refused():
         controlled_maps(maps(2, 5), maps(2, 6), identity())
     with pytest.raises(InvalidInput, match=r"3 tokens.* shapes \(3,\) and \(4,\)"):
         word_control([A, CAT], [A, RED, CAT], "refine", torch.ones(4))
+    with pytest.raises(InvalidInput, match="scale must be finite"):
+        word_control([A, CAT], [A, CAT], "refine", torch.tensor([1, float("inf")]))
 
 
 # Words
@@ -178,6 +180,7 @@ def test_reweighting_is_read_from_text():
     assert parse_reweight("happy: 2, red: -1") == {"happy": 2.0, "red": -1.0}
     assert parse_reweight("red cat:1e-1\n\n sad : 0 ,") == {"red cat": 0.1, "sad": 0.0}
     assert parse_reweight("") == parse_reweight(" \n") == {}
+    assert parse_reweight("red: 1000, sad: -1e3") == {"red": 1000.0, "sad": -1000.0}
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,8 @@ def test_reweighting_is_read_from_text():
         ("red: 2 happy: 3", "factor of 'red' must be a finite number, got '2 happy: 3'"),
         ("red: inf", "factor of 'red' must be a finite number, got 'inf'"),
         ("a: 1, red: nan", "factor of 'red' must be a finite number, got 'nan'"),
+        ("red: 1e39", "reweight: the factor of 'red' must be between -1000 and 1000, got 1e39"),
+        ("red: -1000.1", "reweight: the factor of 'red' must be between -1000 and 1000"),
         ("red: 1, red: 2", "names 'red' twice"),
     ],
 )

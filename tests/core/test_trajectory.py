@@ -121,3 +121,13 @@ def test_the_step_at_a_sigma():
     for sigma in (3.1, 2.01, 0.0):
         with pytest.raises(InvalidInput, match=r"no step at sigma .* 3 from 3.0000; sample with the scheduler, steps"):
             way.step_at(torch.tensor(sigma))
+
+
+def test_a_step_is_the_trajectorys_only_if_it_leads_to_the_next_sigma():
+    sigmas = ddim_sigmas(SIGMAS, 10)
+    way = Trajectory(torch.zeros(11, 1, 4, 8, 8), sigmas, torch.zeros(0))
+    assert [way.step_between(sigmas[i], sigmas[i + 1]) for i in range(10)] == list(range(10))
+    every_other = ddim_sigmas(SIGMAS, 5)
+    for start, end in ((sigmas[0], sigmas[2]), (sigmas[3], sigmas.new_zeros(())), (every_other[0], every_other[1])):
+        with pytest.raises(InvalidInput, match="scheduler, steps and start_at_step of the inversion"):
+            way.step_between(start, end)

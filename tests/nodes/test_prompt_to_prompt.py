@@ -200,15 +200,22 @@ def test_a_prompt_that_comfyui_repeats_to_a_longer_negatives_length(model: Any, 
     [
         ({"alignment": "shuffle"}, "alignment must be one of replace, refine; got 'shuffle'"),
         ({"blend_words": "cat, bear"}, "blend_words: 'bear' is in neither prompt"),
-        ({"reweight": "bear: 2"}, "the word 'bear' is not in the prompt"),
+        ({"blend_words": "cat, lion"}, "blend_words: the toy model does not know the word 'lion'"),
+        ({"reweight": "bear: 2"}, "reweight: the word 'bear' is not in edited_prompt"),
+        ({"reweight": "cat: 2"}, "reweight: the word 'cat' is not in edited_prompt"),  # it is in the other
+        ({"reweight": "lion: 2"}, "reweight: the toy model does not know the word 'lion'"),
+        ({"reweight": "rabbit: 1e39"}, "reweight: the factor of 'rabbit' must be between -1000 and 1000, got 1e39"),
+        ({"source_prompt": "a lion"}, "source_prompt: the toy model does not know the word 'lion'"),
+        ({"edited_prompt": "a lion"}, "edited_prompt: the toy model does not know the word 'lion'"),
+        ({"clip": None}, "clip is not a CLIP, got None; connect the model's CLIP.* needs Load CLIP"),
         ({"reweight": "rabbit"}, "'rabbit' is not a word with its factor"),
         ({"reweight": "rabbit: much"}, "the factor of 'rabbit' must be a finite number, got 'much'"),
         ({"cross_percent": 1.5}, "cross_percent must be between 0 and 1, got 1.5"),
     ],
 )
 def test_what_cannot_be_used_is_refused(model: Any, clip: Any, changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(InvalidInput, match=f"Prompt To Prompt: .*{complaint}"):
-        edit(model, clip, **changes)
+    with pytest.raises(InvalidInput, match=f"^Prompt To Prompt: .*{complaint}"):
+        edit(model, **{"clip": clip, **changes})
 
 
 def test_batches_and_patches_that_do_not_go_with_it_are_refused(model: Any, clip: Any, inverted: Any) -> None:
@@ -234,6 +241,7 @@ def test_pooled_outputs_go_with_their_rows(model: Any, clip: Any) -> None:
     from morph_pack.nodes.prompt_to_prompt import _both
 
     pooled = [normal(1, 6, seed=i) for i in (7, 8)]
-    ((text, options),) = _both(*(conditioning(i, pooled_output=own, width=64) for i, own in enumerate(pooled)))
+    prompts = [conditioning(i, pooled_output=own, width=64) for i, own in enumerate(pooled)]
+    ((text, options),) = _both(*prompts, ("a cat", "a rabbit"))
     assert torch.equal(text, torch.cat([conditioning(i)[0][0] for i in range(2)]))
     assert torch.equal(options["pooled_output"], torch.cat(pooled)) and options["width"] == 64
