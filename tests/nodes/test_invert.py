@@ -9,6 +9,7 @@ from torch import Tensor
 
 from morph_pack.morph_core import ddim
 from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora import blended_loras, read_lora
 from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
@@ -69,6 +70,14 @@ def test_every_scheduler_leads_up_to_its_first_sigma(model: Any, scheduler: str)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, 5)
     torch.testing.assert_close(torch.tensor(seen), sigmas[sigmas > 0].sort(descending=True).values)
     assert torch.isfinite(noise).all()
+
+
+def test_a_schedule_that_is_not_finite_is_refused(model: Any) -> None:
+    """ComfyUI's kl_optimal divides by the steps less one."""
+    with pytest.raises(
+        InvalidInput, match="DDIM Invert: scheduler kl_optimal has .* not finite with steps 1; take more"
+    ):
+        invert(model, 1, scheduler="kl_optimal")
 
 
 @pytest.mark.parametrize(
