@@ -21,7 +21,7 @@ from .lora_fit import LoraFit
 from .morph import End, OnStage, lora_layers, prepare_end, stage_reporter
 from .pipeline import LatentDiffusion
 from .points import DragPoints
-from .schedule import ddim_sigmas, sigmas_of
+from .schedule import ddim_sigmas, latent_scale, sigmas_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Drag:
     feature_block: str = DEFAULT_BLOCK
     reference: str | None = "last two up blocks"
     """Where the dragged row looks at the original's keys and values, see `attention.BLOCKS`; None for nowhere."""
+    set_alpha_to_one: bool = True
+    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `schedule.ddim_sigmas`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
@@ -79,12 +81,14 @@ def drag_prepared(
 ) -> DraggedImage:
     """As `drag`, of an image whose latent, text and LoRA are known, so that it can be dragged again."""
     train_sigmas = sigmas_of(model.train_alphas).to(image.latent)
-    sigmas = ddim_sigmas(train_sigmas, config.steps)[config.steps - max(1, round(config.strength * config.steps)) :]
+    inverted = max(1, round(config.strength * config.steps))
+    sigmas = ddim_sigmas(train_sigmas, config.steps, config.set_alpha_to_one)[config.steps - inverted :]
     denoise = unet_denoiser(model.unet, image.text, train_sigmas, model.prediction)
     read = unet_features(model.unet, denoise, config.feature_block)
     with blended_loras(lora_layers(model, image), {}, (0.0,)):
         with torch.no_grad():
-            x = ddim.invert(denoise, image.latent, sigmas, stage_reporter(on_stage, "inverting"))
+            x = image.latent * latent_scale(sigmas[-1])
+            x = ddim.invert(denoise, x, sigmas, stage_reporter(on_stage, "inverting"))
         result = drag_latent(read, x, sigmas, points, config.latent, mask, stage_reporter(on_stage, "dragging"))
         images = _sample_beside(model, denoise, result, sigmas[result.level :], config, on_stage)
     return DraggedImage(images[:1], images[1:], result)
@@ -104,5 +108,5 @@ def _sample_beside(
         if config.reference is not None:
             patches.enter_context(mixed_self_attention(model.unet, (0.0, 0.0), blocks=config.reference))
         rows = torch.cat([result.original, result.dragged])
-        latents = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"))
-    return model.decode_latents(latents)
+        x = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"))
+    return model.decode_latents(x / latent_scale(sigmas[-1]))

@@ -2,7 +2,8 @@
 
 MorphError
 ├── InvalidInput (ValueError)       a value that cannot be used: the message says which, and what would do
-└── UnsupportedModel (ValueError)   a model of a kind the method does not work on
+├── UnsupportedModel (ValueError)   a model of a kind the method does not work on
+└── MissingPackage (ImportError)    a package that is missing, too old or broken, and how to install it
 """
 
 import reprlib
@@ -18,6 +19,10 @@ class InvalidInput(MorphError, ValueError):
 
 class UnsupportedModel(MorphError, ValueError):
     """A model of a kind the method does not work on."""
+
+
+class MissingPackage(MorphError, ImportError):
+    """A package that is missing, too old or broken; the message says which, why, and the command that installs it."""
 
 
 _REPR = reprlib.Repr()

@@ -7,6 +7,7 @@ and `.alpha`: the names that ComfyUI, diffusers and kohya's own loaders all read
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from .errors import InvalidInput
 
 LoraWeights = dict[str, Tensor]
 PREFIX = "lora_unet_"
+BLENDS = ("delta", "factors")
 LAYER_PARTS = ("lora_down.weight", "lora_up.weight", "alpha")  # the last may be absent: then it is the rank
 
 
@@ -63,18 +65,21 @@ def read_lora(weights: Mapping[str, Tensor], unet: nn.Module) -> dict[nn.Module,
 
 @contextmanager
 def blended_loras(
-    start: Mapping[nn.Module, LowRank], end: Mapping[nn.Module, LowRank], alphas: Alphas
+    start: Mapping[nn.Module, LowRank], end: Mapping[nn.Module, LowRank], alphas: Alphas, blend: str = "delta"
 ) -> Iterator[None]:
     """Within this context frame i of a batch sees (1 − αᵢ) of the LoRA `start` and αᵢ of `end`.
 
-    y += (1−αᵢ)·s₀·B₀A₀x + αᵢ·s₁·B₁A₁x on every layer: DiffMorpher's Δθ interpolation (section 3.1) for all
-    frames at once; no weight is changed. Layers may be in one LoRA only and ranks may differ. A batch of
-    k·len(alphas) rows is k runs of the same frames. Raises `InvalidInput` when a shape does not fit its layer.
+    blend "delta": y += (1−αᵢ)·s₀·B₀A₀x + αᵢ·s₁·B₁A₁x on every layer, DiffMorpher's Δθ interpolation (section 3.1).
+    "factors": y += ((1−αᵢ)·s₀·B₀ + αᵢ·s₁·B₁)((1−αᵢ)·A₀ + αᵢ·A₁)x, what its published code does; ranks must be equal.
+    All frames at once; no weight is changed. Layers may be in one LoRA only (the other's factors are 0 then), and of
+    "delta" the ranks may differ. A batch of k·len(alphas) rows is k runs of the same frames. Raises `InvalidInput` for
+    another blend, and when a shape or a rank does not fit.
     """
+    check_blend(blend)
     handles = []
     try:
         for layer in {**start, **end}:
-            update = _frame_update(layer, start.get(layer), end.get(layer), alphas)
+            update = _frame_update(layer, start.get(layer), end.get(layer), alphas, blend)
             handles.append(layer.register_forward_hook(update))
         yield
     finally:
@@ -104,21 +109,42 @@ class _FrameUpdate:
         return output + linear(hidden * shares.reshape(len(x), *[1] * (x.ndim - 2), -1), up)
 
 
-def _frame_update(layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas) -> _FrameUpdate:
+def _frame_update(
+    layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas, blend: str
+) -> _FrameUpdate:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     alpha = torch.tensor(alphas, dtype=torch.float32)
-    downs, ups, shares = [], [], []
-    for update, share in ((start, 1 - alpha), (end, alpha)):
-        if update is None:
-            continue
+    weighted = [(update, share) for update, share in ((start, 1 - alpha), (end, alpha)) if update is not None]
+    for update, _ in weighted:
         check_shapes(layer, update)
-        down, up = update.down.to(weight.device), update.up.to(weight.device)
+    downs, ups, shares = [], [], []
+    for down_of, up_of, share in _terms(weighted, blend):
+        down, up = down_of.down.to(weight.device), up_of.up.to(weight.device)
         if weight.ndim == 2:
             down, up = down.flatten(1), up.flatten(1)
         downs.append(down)
         ups.append(up)
-        shares.append((share * update.scale)[:, None].expand(-1, update.rank))
+        shares.append((share * up_of.scale)[:, None].expand(-1, up_of.rank))
     return _FrameUpdate(torch.cat(downs), torch.cat(ups, dim=1), torch.cat(shares, dim=1))
+
+
+def _terms(weighted: list[tuple[LowRank, Tensor]], blend: str) -> list[tuple[LowRank, LowRank, Tensor]]:
+    """The products whose sum is the blend: (whose A, whose B, share of each frame (F,))."""
+    if blend == "delta":
+        return [(update, update, share) for update, share in weighted]
+    ranks = {update.rank for update, _ in weighted}
+    if len(ranks) > 1:
+        raise InvalidInput(
+            f"the factors of LoRAs of ranks {' and '.join(map(str, sorted(ranks)))} cannot be blended; fit both with "
+            "one rank, or blend 'delta'"
+        )
+    return [(a, b, share_a * share_b) for (a, share_a), (b, share_b) in product(weighted, weighted)]
+
+
+def check_blend(blend: str) -> None:
+    """Raise `InvalidInput` unless `blend` is one of `BLENDS`."""
+    if blend not in BLENDS:
+        raise InvalidInput(f"the LoRA blend must be one of {', '.join(BLENDS)}; got {blend!r}")
 
 
 def check_shapes(layer: nn.Module, update: LowRank) -> None:

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from .denoise import OnStep, Prediction
 from .errors import InvalidInput
 from .lora import PREFIX, LoraWeights
+from .packages import check_version
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-ATTENTION_PROJECTIONS = ["to_q", "to_k", "to_v", "to_out.0"]
-ADAPTER = "fit"
+ATTENTION_PROJECTIONS = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,15 @@ def fit_lora(
     and optimiser are float32 whatever the UNet is; the loss of a float16 UNet is scaled, so that small gradients
     survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the loss is not finite.
     """
+    check_version("torch")
     config = config or LoraFit()
     if len(latent) != 1:
         raise InvalidInput(f"a LoRA is fitted to one image, got a batch of {len(latent)}")
     generator = torch.Generator().manual_seed(config.seed)
     x0 = latent.float()
     losses = []
-    with trainable_lora(unet, config) as parameters:
+    with trainable_lora(unet, config) as updates:
+        parameters = [parameter for update in updates.values() for parameter in update.parameters()]
         optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
         scaler = torch.amp.GradScaler(x0.device.type, enabled=unet.dtype == torch.float16)
         for step in range(config.steps):
@@ -88,7 +90,23 @@ def fit_lora(
             losses.append(loss.item())
             if on_step:
                 on_step(step + 1, config.steps)
-        return FittedLora(_read_adapter(unet, config.rank), losses)
+        return FittedLora(_named_weights(updates, config.rank), losses)
+
+
+class LayerUpdate(nn.Module):
+    """up·down in float32, to be added to what a frozen linear layer computes; 0 at first, as `up` is."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(layer.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, layer.out_features, bias=False)
+        nn.init.normal_(self.down.weight, std=1 / rank)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """A forward hook: the layer's output, updated."""
+        update: Tensor = self.up(self.down(inputs[0].to(self.down.weight.dtype)))
+        return output + update.to(output.dtype)
 
 
 def _why_not_finite(updates: int, dtype: torch.dtype) -> str:
@@ -102,44 +120,37 @@ def _why_not_finite(updates: int, dtype: torch.dtype) -> str:
 
 
 @contextmanager
-def trainable_lora(unet: "UNet2DConditionModel", config: LoraFit) -> Iterator[list[torch.nn.Parameter]]:
-    """A fresh LoRA inside the UNet, as the only parameters that need gradients; removed on the way out."""
-    from peft import LoraConfig
+def trainable_lora(unet: "UNet2DConditionModel", config: LoraFit) -> Iterator[dict[str, LayerUpdate]]:
+    """A fresh LoRA beside the UNet's attention projections, by their paths; gone on the way out.
 
+    Its matrices are what PEFT's are for `init_lora_weights="gaussian"`, and alone need gradients meanwhile.
+    """
     if getattr(unet, "peft_config", None):
         raise InvalidInput("the UNet carries an adapter already; fuse or unload it before fitting a LoRA")
+    projections = {path: layer for path, layer in unet.named_modules() if path.endswith(ATTENTION_PROJECTIONS)}
     needed_grad = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    hooks = []
     unet.requires_grad_(False)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)  # PEFT makes a LoRA's matrices on the CPU
-            unet.add_adapter(
-                LoraConfig(
-                    r=config.rank,
-                    lora_alpha=config.rank,
-                    init_lora_weights="gaussian",
-                    target_modules=ATTENTION_PROJECTIONS,
-                ),
-                adapter_name=ADAPTER,
-            )
-        parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-        for parameter in parameters:
-            parameter.data = parameter.data.float()
-        yield parameters
+            torch.default_generator.manual_seed(config.seed)  # the matrices are made on the CPU
+            updates = {path: LayerUpdate(layer, config.rank) for path, layer in projections.items()}
+        for path, layer in projections.items():
+            hooks.append(layer.register_forward_hook(updates[path].to(layer.weight.device)))
+        yield updates
     finally:
-        unet.unload_lora()
+        for hook in hooks:
+            hook.remove()
         for parameter in needed_grad:
             parameter.requires_grad_(True)
 
 
-def _read_adapter(unet: "UNet2DConditionModel", rank: int) -> LoraWeights:
-    """The adapter's matrices under kohya's names, on the CPU."""
+def _named_weights(updates: Mapping[str, LayerUpdate], rank: int) -> LoraWeights:
+    """The matrices under kohya's names, on the CPU."""
     weights: LoraWeights = {}
-    for path, module in unet.named_modules():
-        if ADAPTER not in getattr(module, "lora_A", {}):
-            continue
+    for path, update in updates.items():
         name = PREFIX + path.replace(".", "_")
-        weights[f"{name}.lora_down.weight"] = module.lora_A[ADAPTER].weight.detach().cpu().clone()
-        weights[f"{name}.lora_up.weight"] = module.lora_B[ADAPTER].weight.detach().cpu().clone()
+        weights[f"{name}.lora_down.weight"] = update.down.weight.detach().cpu().clone()
+        weights[f"{name}.lora_up.weight"] = update.up.weight.detach().cpu().clone()
         weights[f"{name}.alpha"] = torch.tensor(float(rank))
     return weights

@@ -16,11 +16,11 @@ from .alphas import Alphas, alpha_schedule, reschedule_alphas
 from .attention import check_blocks, check_share, last_mixed_sigma, mixed_self_attention
 from .denoise import Denoise, unet_denoiser
 from .errors import InvalidInput
-from .lora import LoraWeights, LowRank, blended_loras, read_lora
+from .lora import LoraWeights, LowRank, blended_loras, check_blend, read_lora
 from .lora_fit import LoraFit, fit_lora
 from .perceptual import perceptual_distances
 from .pipeline import LatentDiffusion
-from .schedule import ddim_sigmas, sigmas_of
+from .schedule import ddim_sigmas, latent_scale, sigmas_of
 from .slerp import slerp
 from .text import blend_text
 from .trajectory import Trajectory, put_back
@@ -37,6 +37,8 @@ class Morph:
     steps: int = 50
     lora: LoraFit | None = field(default_factory=LoraFit)
     """How to fit the LoRA of each image; None leaves LoRAs out."""
+    lora_blend: str = "delta"
+    """What is interpolated between the two LoRAs, see `lora.blended_loras`: the paper's "delta", or "factors"."""
     attention: float = 0.6
     """Share of the steps, from the start, with blended self-attention; 0 leaves it out."""
     attention_blocks: str = "up blocks"
@@ -45,9 +47,12 @@ class Morph:
     exact_ends: bool = False
     """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
     metric: str = "laplacian pyramid"
+    set_alpha_to_one: bool = True
+    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `schedule.ddim_sigmas`."""
 
     def __post_init__(self) -> None:
         alpha_schedule(self.frames)
+        check_blend(self.lora_blend)
         check_blocks(self.attention_blocks)
         check_share(self.attention)
 
@@ -115,7 +120,7 @@ def morph_ends(
     model: LatentDiffusion, start: End, end: End, config: Morph, on_stage: OnStage | None = None
 ) -> MorphResult:
     """The morph between two prepared ends, with a second pass at rescheduled alphas if the config says so."""
-    sigmas = ddim_sigmas(sigmas_of(model.train_alphas).to(start.latent), config.steps)
+    sigmas = ddim_sigmas(sigmas_of(model.train_alphas).to(start.latent), config.steps, config.set_alpha_to_one)
     ways = [_trace_end(model, x, sigmas, on_stage) for x in (start, end)]
     noise = [way.noise for way in ways]
 
@@ -158,9 +163,10 @@ def sample_frames(
                 patches.enter_context(mixed_self_attention(model.unet, alphas, blocks=config.attention_blocks))
             return plain(x, sigma)
 
-    with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas):
+    with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas, config.lora_blend):
         reporter = stage_reporter(on_stage, "sampling frames")
-        return ddim.sample(denoise, x, sigmas, reporter, lambda step, x: put_back(x, pins or {}, step))
+        x = ddim.sample(denoise, x, sigmas, reporter, lambda step, x: put_back(x, pins or {}, step))
+    return x / latent_scale(sigmas[-1])
 
 
 def _trace_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnStage | None) -> Trajectory:
@@ -168,7 +174,8 @@ def _trace_end(model: LatentDiffusion, end: End, sigmas: Tensor, on_stage: OnSta
         model.unet, end.text, sigmas_of(model.train_alphas).to(end.latent), model.prediction
     )
     with blended_loras(lora_layers(model, end), {}, (0.0,)):
-        return ddim.trace(denoise, end.latent, sigmas, stage_reporter(on_stage, "inverting"))
+        x = end.latent * latent_scale(sigmas[-1])
+        return ddim.trace(denoise, x, sigmas, stage_reporter(on_stage, "inverting"))
 
 
 def lora_layers(model: LatentDiffusion, end: End) -> dict[nn.Module, LowRank]:

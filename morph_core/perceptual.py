@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
 from .denoise import OnStep
 from .errors import InvalidInput
+from .packages import needed
 
 LEVELS = 5
 TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
@@ -50,12 +51,15 @@ def lpips_distances(
     """LPIPS (Zhang et al. 2018) of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,).
 
     net: "alex" or "vgg". trunk: a file with torchvision's ImageNet weights of that network; without it,
-    torchvision's own cache is looked in. Nothing is downloaded. Raises `InvalidInput` when the file is absent.
+    torchvision's own cache is looked in. Nothing is downloaded. Raises `InvalidInput` when the file is absent and
+    `MissingPackage` when lpips is.
     """
-    import lpips
-
     if net not in TRUNK_FILES:
         raise InvalidInput(f"net must be one of {', '.join(TRUNK_FILES)}; got {net!r}")
+    with needed("torchvision"):
+        import torchvision  # noqa: F401 - what lpips imports
+    with needed("lpips"):
+        import lpips
     path = trunk or Path(torch.hub.get_dir()) / "checkpoints" / TRUNK_FILES[net]
     if not path.is_file():
         raise InvalidInput(

@@ -23,8 +23,12 @@ def sigmas_of(alphas: Tensor) -> Tensor:
     return ((1 - alphas) / alphas) ** 0.5
 
 
-def ddim_sigmas(train_sigmas: Tensor, steps: int) -> Tensor:
-    """Sigmas of `steps` DDIM steps, falling, ending in 0: (steps + 1,).
+def ddim_sigmas(train_sigmas: Tensor, steps: int, set_alpha_to_one: bool = True) -> Tensor:
+    """Sigmas of `steps` DDIM steps, falling: (steps + 1,).
+
+    They end in 0, as ComfyUI's do: an image's latent has no noise, its ᾱ is 1. With set_alpha_to_one=False, which means
+    what it means in diffusers' `DDIMScheduler`, they end in train_sigmas[0]: the latent's ᾱ is ᾱ_0. Multiply it by
+    `latent_scale` of the last sigma before an inversion, and divide by it after sampling.
 
     Timesteps are 1, 1 + T/steps, ... as in DDIM's uniform spacing with the offset of Stable Diffusion
     (for 50 steps of 1000: 981, 961, ..., 1). ComfyUI's `ddim_uniform` is the same where `steps` divides T and starts
@@ -34,7 +38,13 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int) -> Tensor:
     if not 1 <= steps < total:
         raise InvalidInput(f"steps must be between 1 and {total - 1}, got {steps}")
     timesteps = torch.arange(1, total, total // steps)[:steps].flip(0)
-    return torch.cat([train_sigmas[timesteps.to(train_sigmas.device)], train_sigmas.new_zeros(1)])
+    last = train_sigmas.new_zeros(1) if set_alpha_to_one else train_sigmas[:1]
+    return torch.cat([train_sigmas[timesteps.to(train_sigmas.device)], last])
+
+
+def latent_scale(sigma: Tensor) -> Tensor:
+    """1/sqrt(ᾱ), by which a variance-preserving latent is multiplied to be one of this sigma: 1 where sigma is 0."""
+    return (sigma**2 + 1) ** 0.5
 
 
 def check_sigmas(sigmas: Tensor) -> None:

@@ -12,7 +12,7 @@ SAME = 1e-4  # relative: two sigmas this near are one
 
 @dataclass(frozen=True)
 class Trajectory:
-    """latents: (S + 1, B, C, H, W) in sigma space, from the noise to the image. sigmas: (S + 1,), falling to 0.
+    """latents: (S + 1, B, C, H, W) in sigma space, from the noise to the image. sigmas: (S + 1,), falling.
 
     residuals: (S,), how far the last fixed-point iteration of each step still moved the latent, as the root mean square
     of the variance-preserving latent (whose own is about 1); empty where there was no iteration.

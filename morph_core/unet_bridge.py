@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import UnsupportedModel
+from .packages import needed
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -79,7 +80,8 @@ def build_shared_unet(
     state: the original layout's tensors, on one device. config: see `diffusers_config`. key_map: diffusers'
     parameter name to the original's. Raises `UnsupportedModel` when a parameter has no counterpart of its shape.
     """
-    from diffusers import UNet2DConditionModel
+    with needed("diffusers"):
+        from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(**diffusers_config(config))

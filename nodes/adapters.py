@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..morph_core.alphas import Alphas, check_alphas
 from ..morph_core.errors import InvalidInput, shown
+from .versions import stock_name
 
 CATEGORY = "morph & drag"
 AlphasType = io.Custom("ALPHAS")
@@ -28,7 +29,7 @@ def single_latent(latent: dict[str, Any], name: str) -> Tensor:
     samples = latent_batch(latent, name)
     if len(samples) != 1:
         raise InvalidInput(
-            f"{name} must hold one image, got a batch of {len(samples)}; pick one with Latent From Batch"
+            f"{name} must hold one image, got a batch of {len(samples)}; pick one with {stock_name('LatentFromBatch')}"
         )
     return samples
 
@@ -54,7 +55,9 @@ def image_of_one(images: Tensor, name: str) -> Tensor:
     if images.ndim != 4 or images.shape[-1] < 3 or not images.shape[1] * images.shape[2]:
         raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3) of some pixels, got shape {tuple(images.shape)}")
     if len(images) != 1:
-        raise InvalidInput(f"{name} must hold one picture, got a batch of {len(images)}; pick one with ImageFromBatch")
+        raise InvalidInput(
+            f"{name} must hold one picture, got a batch of {len(images)}; pick one with {stock_name('ImageFromBatch')}"
+        )
     return images[0, ..., :3]
 
 

@@ -11,6 +11,7 @@ from ..morph_core.perceptual import METRICS, perceptual_distances
 from ..morph_core.plot import plot_paths
 from .adapters import CATEGORY, AlphasType, alphas_input, progress
 from .inputs import checked
+from .versions import schema
 
 
 class AlphaSchedule(io.ComfyNode):
@@ -18,10 +19,11 @@ class AlphaSchedule(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragAlphaSchedule",
             display_name="Alpha Schedule",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "interpolate", "frames", "easing"],
             description="The blend weight of every frame of a morph: 0 is the first image, 1 the second.",
             inputs=[
                 io.Int.Input("frames", default=16, min=2, max=1024, tooltip="Frames of the morph, both ends included."),
@@ -45,10 +47,12 @@ class RescheduleAlphas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragRescheduleAlphas",
             display_name="Reschedule Alphas",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "interpolate", "even speed", "perceptual"],
+            has_intermediate_output=True,  # its picture is shown again when it comes from the cache
             description=(
                 "Measures how much a morph's frames differ from one to the next and returns weights at which every "
                 "step looks equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."

@@ -13,6 +13,7 @@ from .bridge import unet_config, up_block_of
 from .frame_batches import InParts, alphas_under_way, frames_under_way
 from .inputs import checked
 from .named_errors import named
+from .versions import known, schema
 
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
 
@@ -22,10 +23,11 @@ class AttentionKVInject(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragAttentionKVInject",
             display_name="Attention KV Inject",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "drag", "reference", "attention interpolation", "MasaCtrl"],
             description=(
                 "For a morph: replaces keys and values of every frame's self-attention by its blend of the first and "
                 "last frame's. For a drag, without alphas: every row looks at the first, the original."
@@ -53,12 +55,14 @@ class AttentionKVInject(io.ComfyNode):
                     optional=True,
                     tooltip="A morph's weights; the sampled batch must have as many rows. Leave empty for a drag.",
                 ),
-                io.Int.Input(
+                known(
+                    io.Int.Input,
                     "frames_per_batch",
                     default=0,
                     min=0,
                     max=1024,
                     optional=True,
+                    advanced=True,
                     tooltip=(
                         "Set it when memory runs out: so many frames go through the model at a time, after the first "
                         "and last, which always go together. 0: all at once. The result is the same."

@@ -18,6 +18,7 @@ from .adapters import (
     single_conditioning,
 )
 from .inputs import checked
+from .versions import schema
 
 ALPHAS_TOOLTIP = "One blend weight a frame, from Alpha Schedule or Reschedule Alphas."
 
@@ -27,10 +28,11 @@ class SlerpLatents(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragSlerpLatents",
             display_name="Slerp Latents",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "interpolate", "spherical"],
             description="Spherical interpolation of two inverted latents: one row of the batch for each frame.",
             inputs=[
                 io.Latent.Input("start", tooltip="The first image's noise, from DDIM Invert."),
@@ -52,10 +54,11 @@ class BlendConditioning(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragBlendConditioning",
             display_name="Blend Conditioning",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "interpolate prompt", "lerp conditioning"],
             description=(
                 "Linear interpolation of two prompts, one row of the batch for each frame. Pooled outputs are "
                 "blended too; prompts of different token lengths are made equal without changing their meaning."
@@ -110,10 +113,11 @@ class AdaIN(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragAdaIN",
             display_name="AdaIN",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "match colours", "match colors", "style statistics"],
             description=(
                 "Gives every frame channel means and deviations between those of the two ends, so that colours and "
                 "contrast change evenly. DiffMorpher applies it to the noise, between Slerp Latents and KSampler."

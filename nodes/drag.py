@@ -25,6 +25,7 @@ from .bridge import bridged, check_latent, scaled_latent
 from .inputs import checked
 from .prompt import Prompt, read_prompt
 from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
+from .versions import schema
 
 OptionsType = io.Custom("DRAG_OPTIONS")
 AS_PUBLISHED = -1
@@ -46,10 +47,11 @@ class DragOptions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragDragOptions",
             display_name="Drag Options",
-            category=CATEGORY,
+            category=f"{CATEGORY}/drag",
+            search_aliases=["drag", "DragDiffusion", "GoodDrag"],
             description=(
                 "Settings for Drag Latent Optimize other than the published ones; -1 keeps what the chosen objective's "
                 "authors published. Lengths are cells of the feature map, four to a latent cell: two pixels each "
@@ -98,10 +100,12 @@ class DragLatentOptimize(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragDragLatentOptimize",
             display_name="Drag Latent Optimize",
-            category=CATEGORY,
+            category=f"{CATEGORY}/drag",
+            search_aliases=["drag", "point", "DragDiffusion", "GoodDrag", "DragGAN", "move"],
+            has_intermediate_output=True,  # its picture is shown again when it comes from the cache
             description=(
                 "Changes an image's inverted latent until each handle you picked has moved to its target. Sample the "
                 "result with KSampler (Advanced), from the step it returns, after Attention KV Inject."

@@ -18,6 +18,7 @@ from .inputs import checked
 from .prompt import read_prompt
 from .sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
 from .trajectory import Inverted, TrajectoryType
+from .versions import known, schema, stock_name
 
 
 class DdimInvert(io.ComfyNode):
@@ -25,10 +26,11 @@ class DdimInvert(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragDdimInvert",
             display_name="DDIM Invert",
-            category=CATEGORY,
+            category=f"{CATEGORY}/inversion",
+            search_aliases=["unsample", "inversion", "noise", "reverse"],
             description=(
                 "Finds the noise that leads back to an image. Sample it with KSampler (Advanced): add_noise disable, "
                 "ddim, the same scheduler, steps and start_at_step, cfg 1."
@@ -38,12 +40,14 @@ class DdimInvert(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
                 io.Latent.Input("latent_image", tooltip="The image, from VAE Encode."),
                 *schedule_inputs("the KSampler that follows", start_at_step=0),
-                io.Int.Input(
+                known(
+                    io.Int.Input,
                     "fixed_point_iterations",
                     default=0,
                     min=0,
                     max=50,
                     optional=True,
+                    advanced=True,
                     tooltip=(
                         "How often each step's noise is evaluated again at the point it leads to. 0 is plain DDIM. "
                         "With 3 to 5 sampling at cfg 1 returns nearly exactly, for so many times the work."
@@ -58,7 +62,9 @@ class DdimInvert(io.ComfyNode):
                     tooltip="The whole way, for Direct Inversion and Null-text Inversion.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="What the fixed-point iterations left, for Preview Any."
+                    "report",
+                    display_name="report",
+                    tooltip=f"What the fixed-point iterations left, for {stock_name('PreviewAny')}.",
                 ),
             ],
         )

@@ -29,7 +29,10 @@ from .frame_batches import alphas_under_way
 from .inputs import checked
 from .named_errors import named
 from .prompt import read_prompt
+from .versions import known, schema, stock_name
 
+LOAD_LORA = ("LoraModelLoader",)
+SAVE_LORA = ("SaveLoRA", "SaveLoRANode")
 NETWORK = "diffusion_model."
 TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
 TRANSFORMER_OPTIONS = 5  # its place among the arguments of ComfyUI's UNet
@@ -41,13 +44,14 @@ class FitImageLora(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         fit = LoraFit()
-        return io.Schema(
+        return schema(
             node_id="MorphDragFitImageLora",
             display_name="Fit Image LoRA",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["train lora", "morph", "drag", "dreambooth", "fine-tune"],
             description=(
-                "Trains a small LoRA on one image, so that the model knows it. Use it with Load LoRA Model, "
-                "LoRA Blend or Save LoRA Weights."
+                f"Trains a small LoRA on one image, so that the model knows it. Use it with {stock_name(*LOAD_LORA)}, "
+                f"LoRA Blend or {stock_name(*SAVE_LORA)}."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The Stable Diffusion model to fit on. It stays as it is."),
@@ -77,16 +81,24 @@ class FitImageLora(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Decides the initial weights, the noise and the timesteps.",
                 ),
-                io.Boolean.Input(
+                known(
+                    io.Boolean.Input,
                     "gradient_checkpointing",
                     default=False,
                     optional=True,
+                    advanced=True,
                     tooltip="Computes the network twice to keep less of it in memory. Try it when memory runs out.",
                 ),
             ],
             outputs=[
-                io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, for Load LoRA Model."),
-                io.LossMap.Output("loss", display_name="LOSS_MAP", tooltip="The loss of every step, for Plot Loss."),
+                io.LoraModel.Output(
+                    "lora", display_name="LORA_MODEL", tooltip=f"The LoRA, for {stock_name(*LOAD_LORA)}."
+                ),
+                io.LossMap.Output(
+                    "loss",
+                    display_name="LOSS_MAP",
+                    tooltip=f"The loss of every step, for {stock_name('LossGraphNode')}.",
+                ),
             ],
         )
 
@@ -129,16 +141,17 @@ class LoadLoraWeights(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragLoadLoraWeights",
             display_name="Load LoRA Weights",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["lora", "load lora model"],
             description="Reads a LoRA from a file, for LoRA Blend: one that Fit Image LoRA made, or any other.",
             inputs=[
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
-                    tooltip="A file in a folder for LoRAs. Save LoRA Weights saves into output/loras: move it there.",
+                    tooltip=f"A file among the LoRAs. {stock_name(*SAVE_LORA)} saves into output/loras: move it there.",
                 )
             ],
             outputs=[io.LoraModel.Output("lora", display_name="LORA_MODEL", tooltip="The LoRA, for LoRA Blend.")],
@@ -156,10 +169,11 @@ class LoraBlend(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragLoraBlend",
             display_name="LoRA Blend",
-            category=CATEGORY,
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "interpolate lora", "lora per frame"],
             description=(
                 "Applies two LoRAs to every frame of a batch, each frame with its own share of both. Nothing is "
                 "merged into the model, so a whole morph is sampled in one KSampler run."

@@ -15,6 +15,7 @@ from .bridge import bridged
 from .inputs import checked
 from .prompt import read_prompt
 from .trajectory import TrajectoryType, trajectory_input
+from .versions import known, schema
 
 
 class NullTextInversion(io.ComfyNode):
@@ -23,10 +24,11 @@ class NullTextInversion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         null = NullText()
-        return io.Schema(
+        return schema(
             node_id="MorphDragNullTextInversion",
             display_name="Null-text Inversion",
-            category=CATEGORY,
+            category=f"{CATEGORY}/inversion",
+            search_aliases=["inversion", "null text", "unconditional embedding"],
             description=(
                 "Adjusts the empty prompt, step by step, until sampling with guidance follows an inversion back to the "
                 "image. Connect the result to KSampler's negative and use the same cfg there."
@@ -53,16 +55,20 @@ class NullTextInversion(io.ComfyNode):
                     step=1e-3,
                     tooltip="Of Adam; 0.01 as published. Falls from step to step.",
                 ),
-                io.Float.Input(
+                known(
+                    io.Float.Input,
                     "early_stop",
+                    advanced=True,
                     default=null.early_stop,
                     min=0.0,
                     max=1.0,
                     step=1e-6,
                     tooltip="A step is done when its loss is below this; later steps are allowed more, as published.",
                 ),
-                io.Int.Input(
+                known(
+                    io.Int.Input,
                     "budget",
+                    advanced=True,
                     default=null.budget,
                     min=0,
                     max=100000,

@@ -21,6 +21,7 @@ from .frame_batches import PART
 from .inputs import checked
 from .named_errors import named
 from .predictions import BLEND, step_under_way, wrap_prediction
+from .versions import schema
 
 NODE = "Prompt To Prompt"
 RUN = "morph_drag_prompt_to_prompt"
@@ -38,10 +39,11 @@ class PromptToPrompt(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragPromptToPrompt",
             display_name=NODE,
-            category=CATEGORY,
+            category=f"{CATEGORY}/edit",
+            search_aliases=["p2p", "edit", "attention control", "cross attention"],
             description=(
                 "Samples two rows, one of each prompt, of which the second takes its attention from the first, so that "
                 "only what the prompts differ in changes. Give KSampler the same noise twice, from Repeat Latent Batch."

@@ -22,8 +22,10 @@ from ..morph_core.toy.drawing import BACKGROUNDS, FUR_COLOURS, KINDS, MOODS, one
 from ..morph_core.toy.words import END, MAX_TOKENS, START, WORDS, word_tokens
 from .adapters import CATEGORY
 from .inputs import checked
+from .versions import schema
 
 PIXELS_PER_LATENT = 4
+LARGEST_DRAWING = 2048  # pixels a side
 
 
 class _ToyLatents(comfy.latent_formats.LatentFormat):
@@ -117,10 +119,11 @@ class LoadToyModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         known = ", ".join(WORDS[2:])
-        return io.Schema(
+        return schema(
             node_id="MorphDragLoadToyModel",
             display_name="Load Toy Model",
-            category=CATEGORY,
+            category=f"{CATEGORY}/toy",
+            search_aliases=["demo", "toy"],
             description=(
                 f"A tiny Stable Diffusion that draws animal faces, {toy.IMAGE_SIZE} pixels a side. It comes with the "
                 f"pack: nothing to download. Prompts like 'a happy red cat on mint'; the words it knows: {known}."
@@ -143,7 +146,8 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
     return {key: value.float() for key, value in load_file(toy.WEIGHTS / f"{name}.safetensors").items()}
 
 
-def _load_model() -> comfy.model_patcher.ModelPatcher:
+def _load_model(disable_dynamic: bool = True) -> comfy.model_patcher.ModelPatcher:
+    """disable_dynamic: newer ComfyUIs name it when they ask for the model anew; it is always loaded whole."""
     config = _ToyConfig(_ToyConfig.unet_config)
     config.set_inference_dtype(torch.float32, None)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
@@ -152,7 +156,9 @@ def _load_model() -> comfy.model_patcher.ModelPatcher:
     offload_device = comfy.model_management.unet_offload_device()
     model = config.get_model(state, "", offload_device)
     model.load_model_weights(state, "")
-    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher.cached_patcher_init = (_load_model, ())  # for newer ComfyUIs' nodes for several GPUs
+    return patcher
 
 
 def _load_clip() -> comfy.sd.CLIP:
@@ -202,11 +208,15 @@ class ToyDrawing(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragToyDrawing",
             display_name="Toy Drawing",
-            category=CATEGORY,
-            description="Draws an animal's face of the kind the toy model was trained on, and says what it drew.",
+            category=f"{CATEGORY}/toy",
+            search_aliases=["demo", "toy", "animal"],
+            has_intermediate_output=True,  # its picture is shown again when it comes from the cache
+            description=(
+                "Draws an animal's face of the kind the toy model was trained on, at any size, and says what it drew."
+            ),
             inputs=[
                 io.Combo.Input("animal", options=list(KINDS), tooltip="Decides the ears."),
                 io.Combo.Input("colour", options=list(FUR_COLOURS), tooltip="Of the fur."),
@@ -220,6 +230,18 @@ class ToyDrawing(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Decides position, size, tilt, gaze and proportions.",
                 ),
+                io.Int.Input(
+                    "size",
+                    default=toy.IMAGE_SIZE,
+                    min=toy.IMAGE_SIZE,
+                    max=LARGEST_DRAWING,
+                    step=8,
+                    optional=True,
+                    tooltip=(
+                        f"Side in pixels: {toy.IMAGE_SIZE} for the toy model, 512 for Stable Diffusion 1.5, 1024 for "
+                        "SDXL. The drawing is the same and its edges stay sharp."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="IMAGE", tooltip="The drawing."),
@@ -229,7 +251,9 @@ class ToyDrawing(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, animal: str, colour: str, mood: str, background: str, seed: int) -> io.NodeOutput:
+    def execute(
+        cls, animal: str, colour: str, mood: str, background: str, seed: int, size: int = toy.IMAGE_SIZE
+    ) -> io.NodeOutput:
         drawing = one_drawing(animal, colour, mood, background, torch.Generator().manual_seed(seed))
-        image = drawing.render(toy.IMAGE_SIZE).movedim(1, -1)
+        image = drawing.render(size).movedim(1, -1)
         return io.NodeOutput(image, drawing.captions[0], ui=ui.PreviewImage(image, cls=cls))

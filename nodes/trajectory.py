@@ -16,6 +16,7 @@ from .adapters import CATEGORY
 from .inputs import checked
 from .named_errors import named
 from .predictions import PUT_BACK, step_under_way, wrap_prediction
+from .versions import schema
 
 TrajectoryType = io.Custom("INVERSION_TRAJECTORY")
 NODE = "Direct Inversion"
@@ -48,10 +49,11 @@ class DirectInversion(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="MorphDragDirectInversion",
             display_name=NODE,
-            category=CATEGORY,
+            category=f"{CATEGORY}/inversion",
+            search_aliases=["inversion", "exact reconstruction", "pin", "PnP inversion"],
             description=(
                 "Puts one row of the sampled batch back on its inversion's trajectory after every step, so that it "
                 "ends as exactly the image that was inverted, whatever the guidance. For KSampler with ddim or euler."

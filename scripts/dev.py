@@ -40,6 +40,10 @@ class Environment:
     def python(self) -> Path:
         return self.folder / PYTHON
 
+    @property
+    def newest_front_end(self) -> Path:
+        return self.folder / "newest-front-end" / "comfyui_frontend_package" / "static"
+
     def make(self) -> None:
         """Create it with pip, anew if an earlier attempt was cut short."""
         ready = self.folder / "ready"
@@ -90,9 +94,9 @@ class Environment:
 
     def _fetch_newest_front_end(self) -> None:
         """ComfyUI's newest front end beside the one it asks for: the browser tests run on both."""
-        folder = self.folder / "newest-front-end"
-        if not folder.exists():
-            self.pip("install", "--no-deps", "--target", str(folder), "comfyui-frontend-package")
+        if not self.newest_front_end.exists():
+            target = self.newest_front_end.parents[1]
+            self.pip("install", "--no-deps", "--target", str(target), "comfyui-frontend-package")
 
 
 def run(python: Path, command: list[str], **variables: str) -> int:
@@ -100,7 +104,10 @@ def run(python: Path, command: list[str], **variables: str) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """The whole suite with the first ComfyUI, where there is one; then with each further one what needs ComfyUI."""
+    """The whole suite with the first ComfyUI, where there is one, with its own front end and with the newest.
+
+    Then what needs ComfyUI with each further one, with the newest front end.
+    """
     comfyuis = [folder for folder in find_comfyuis() if (folder / "main.py").is_file()]
     names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
     results = {}
@@ -110,6 +117,8 @@ def test(arguments: list[str]) -> int:
         environment.install_for_tests(comfyui)
         tests = WITH_COMFYUI if number and not names_tests else ()
         variables = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
+        if number:
+            variables |= {"MORPH_FRONT_END_ROOT": str(environment.newest_front_end)}
         code = run(environment.python, ["-m", "pytest", *tests, *arguments], **variables)
         name = f"ComfyUI {version_of(comfyui)} in {comfyui}" if comfyui else "no ComfyUI"
         results[name] = 0 if number and code == NO_TESTS else code

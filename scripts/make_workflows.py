@@ -85,6 +85,13 @@ SAMPLER = {
     **{"scheduler": "ddim_uniform", "return_with_leftover_noise": "disable"},
 }
 BLUE, GREEN, RED, YELLOW, CYAN = "#88A", "#8A8", "#A88", "#b58b2a", "#8AA"
+FPS = 8.0
+
+Looks = dict[str, Any]  # what a Toy Drawing is told
+
+RED_CAT: Looks = {"animal": "cat", "colour": "red", "mood": "happy", "background": "mint", "seed": 1}
+BLUE_RABBIT: Looks = {"animal": "rabbit", "colour": "blue", "mood": "surprised", "background": "sand", "seed": 2}
+PURPLE_RABBIT: Looks = {"animal": "rabbit", "colour": "purple", "mood": "calm", "background": "mint", "seed": 7}
 
 
 def note(text: str, height: int) -> Group:
@@ -94,13 +101,19 @@ def note(text: str, height: int) -> Group:
 
 
 def animation(name: str, images: str, prefix: str, lossless: bool = True) -> Node:
-    widgets = {"filename_prefix": f"{PACK}/{prefix}", "fps": 8.0, "lossless": lossless, "quality": 90}
+    widgets = {"filename_prefix": f"{PACK}/{prefix}", "fps": FPS, "lossless": lossless, "quality": 90}
     return Node(name, "SaveAnimatedWEBP", {"images": images}, widgets, 360, room=360)
 
 
-def toy_source(end: str, animal: str, colour: str, mood: str, background: str, seed: int) -> list[list[Node | None]]:
+def video(images: str, prefix: str) -> tuple[Node, Node]:
+    """The frames as a video, and the file it is saved to."""
+    made = Node("video", "CreateVideo", {"images": images}, {"fps": FPS}, NARROW)
+    saved = {"filename_prefix": f"{PACK}/{prefix}"}
+    return made, Node("saved video", "SaveVideo", {"video": made.name}, saved, 360, room=360)
+
+
+def toy_source(end: str, looks: Looks) -> list[list[Node | None]]:
     """The first two columns of two rows: the drawing and its caption, then its latent."""
-    looks = {"animal": animal, "colour": colour, "mood": mood, "background": background, "seed": seed}
     picture = f"{end} picture"
     return [
         [
@@ -111,16 +124,26 @@ def toy_source(end: str, animal: str, colour: str, mood: str, background: str, s
     ]
 
 
-def photo_source(end: str, prompt: str, side: int) -> list[list[Node | None]]:
-    """Two columns: the picture from a file, cropped to the model's size, then its prompt and its latent."""
-    picture, square = f"{end} picture", f"{end} square"
-    crop = {"upscale_method": "lanczos", "width": side, "height": side, "crop": "center"}
+def large_source(end: str, looks: Looks, side: int) -> list[list[Node | None]]:
+    """As `toy_source`, for a model of `side` pixels that knows many words: the prompt says that it is a drawing."""
+    picture, prompt = f"{end} picture", "a drawing of a {mood} {colour} {animal}'s face".format_map(looks)
     return [
         [
-            Node(picture, "LoadImage", {}, {"image": "example.png"}, 280, room=230),
+            Node(picture, "MorphDragToyDrawing", {}, {**looks, "size": side}, room=200),
             Node(f"{end} prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, {"text": prompt}, room=80),
         ],
-        [Node(square, "ImageScale", {"image": picture}, crop, width=280), _latent(end, square)],
+        [None, _latent(end, picture)],
+    ]
+
+
+def replaceable_source(end: str, looks: Looks, side: int) -> list[list[Node | None]]:
+    """As `large_source`, with one place to connect any other picture to, which is cropped to the model's size."""
+    (picture, prompt), _ = large_source(end, looks, side)
+    square, crop = f"{end} square", {"upscale_method": "lanczos", "width": side, "height": side, "crop": "center"}
+    links = {"image": f"{end} picture"}
+    return [
+        [picture, prompt],
+        [Node(square, "ImageScale", links, crop, 280, title=f"Image {end}: connect yours here"), _latent(end, square)],
     ]
 
 
@@ -202,8 +225,12 @@ def enlarged(name: str, images: str) -> Node:
 def drag(name: str, points: list[list[float]], links: dict[str, str], start: int, objective: str) -> Node:
     """Drag Latent Optimize on the image "D". points: [handle x, y, target x, y] as shares of the image."""
     pairs = [{"handle": pair[:2], "target": pair[2:]} for pair in points]
-    value = json.dumps({"v": 1, "points": pairs}) if pairs else ""
-    widgets = {"points": value, "steps": 50, "start_at_step": start, "objective": objective}
+    widgets = {
+        "points": json.dumps({"v": 1, "points": pairs}),
+        "steps": 50,
+        "start_at_step": start,
+        "objective": objective,
+    }
     known = {"model": "D model", "positive": "D prompt", "latent": "D noise", "image": "D picture"}
     return Node(name, "MorphDragDragLatentOptimize", {**known, **links}, widgets, 340, room=560)
 
@@ -251,8 +278,8 @@ def toy_mask(name: str, left: int, top: int, width: int, height: int) -> list[No
 
 TOY_MODEL = Group("Model", YELLOW, [[Node("model", "MorphDragLoadToyModel", width=NARROW)]])
 TOY_ENDS = [
-    image("A", toy_source("A", "cat", "red", "happy", "mint", 1), 100, 0.001),
-    image("B", toy_source("B", "rabbit", "blue", "surprised", "sand", 2), 100, 0.001),
+    image("A", toy_source("A", RED_CAT), 100, 0.001),
+    image("B", toy_source("B", BLUE_RABBIT), 100, 0.001),
 ]
 
 TOY_MORPH_NOTE = """\
@@ -266,6 +293,7 @@ Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffus
 2. **Blend**: Alpha Schedule gives every frame its place between A (0) and B (1). LoRAs, prompts and noise are blended \
 by it, one row of a batch for each frame.
 3. **Sample**: one KSampler run draws all frames.
+4. **Result**: the frames as an animation (WebP) and as a video (MP4).
 
 ### What to change
 
@@ -290,7 +318,7 @@ Press **Run**. Nothing needs to be downloaded: the model is a tiny Stable Diffus
 1. **Image A**, **Image B** and the **first pass** are those of the workflow *toy_morph*.
 2. Equal steps of alpha are not equal to the eye: a morph may stand still and then jump. **Reschedule Alphas** \
 measures how much each frame differs from the one before. The plot shows the way travelled; a straight line is even.
-3. The **second pass** samples the morph again with the new alphas.
+3. The **second pass** samples the morph again with the new alphas. It is saved as a video (MP4), too.
 
 ### What to change
 
@@ -316,17 +344,23 @@ SDXL = Checkpoint(
     "SDXL",
     1024,
 )
-PHOTO_MORPH_NOTE = """\
+LARGE_MORPH_NOTE = """\
 ## Morph one image into another
 
 ### Before the first run
 
 - Put [FILE](ADDRESS) into *models/checkpoints*, or choose any other KIND model.
-- Choose your two images. They morph best when they show similar things at a similar place.
-- Describe each image in its **CLIP Text Encode**. If one prompt fits both images, write it twice.
 
-Then press **Run**. The LoRAs are fitted once; a later run repeats only what comes after your change. To keep one for \
-another day, connect Save LoRA Weights, and Load LoRA Weights in place of Fit Image LoRA.
+Then press **Run**: one drawing turns into another. The LoRAs are fitted once; a later run repeats only what comes \
+after your change. To keep one for another day, connect Save LoRA Weights, and Load LoRA Weights in place of Fit Image \
+LoRA.
+
+### Your own images
+
+- Add two **Load Image** nodes. Connect one to *Image A: connect yours here* and the other to *Image B: connect yours \
+here*, in place of the Toy Drawings. There they are cropped to SIDE x SIDE pixels.
+- They morph best when they show similar things at a similar place.
+- Describe each image in its **CLIP Text Encode**. If one prompt fits both images, write it twice.
 
 ### What happens
 
@@ -335,7 +369,7 @@ leads back to it.
 2. **First pass**: 16 frames with LoRAs, prompts and noise blended.
 3. **Reschedule Alphas** measures how much each frame differs from the one before. The plot shows the way travelled; a \
 straight line is even.
-4. **Second pass**: the frames again, in steps that look equally large.
+4. **Second pass**: the frames again, in steps that look equally large, as an animation (WebP) and as a video (MP4).
 
 ### What to change
 
@@ -352,20 +386,20 @@ the sampler ddim: otherwise the first and the last frame are no longer the image
 """
 
 
-def toy_morph() -> Workflow:
+def toy_result(prefix: str) -> Group:
+    """A single pass, enlarged, in every form."""
+    large, (made, film) = enlarged("large", "frames"), video("large", prefix)
     frames = Node("all frames", "PreviewImage", {"images": "large"}, width=360, room=360)
+    return Group("Result", CYAN, [[large, animation("saved", "large", prefix), film], [made, frames, None]])
+
+
+def toy_morph() -> Workflow:
     return [
         [note(TOY_MORPH_NOTE, 480), TOY_MODEL],
         TOY_ENDS,
         [blend("Blend", "", schedule())],
         [sample("Sample", "")],
-        [
-            Group(
-                "Result",
-                CYAN,
-                [[enlarged("large", "frames"), animation("saved", "large", "toy_morph")], [None, frames]],
-            )
-        ],
+        [toy_result("toy_morph")],
     ]
 
 
@@ -383,47 +417,53 @@ def two_passes(ends: Workflow, first: Group, second: Group, frames_per_batch: in
 
 
 def toy_morph_rescheduled() -> Workflow:
-    def result(title: str, number: int, prefix: str) -> Group:
+    def result(number: int, prefix: str) -> list[Node]:
         large = enlarged(f"large {number}", f"frames {number}")
-        return Group(title, CYAN, [[large, animation(f"saved {number}", large.name, prefix)]])
+        return [large, animation(f"saved {number}", large.name, prefix)]
 
     return two_passes(
         [[note(RESCHEDULED_NOTE, 480), TOY_MODEL], TOY_ENDS],
-        result("First pass: result", 1, "toy_first_pass"),
-        result("Second pass: result", 2, "toy_second_pass"),
+        Group("First pass: result", CYAN, [result(1, "toy_first_pass")]),
+        Group("Second pass: result", CYAN, [[*result(2, "toy_second_pass"), *video("large 2", "toy_second_pass")]]),
     )
 
 
-def photo_morph(checkpoint: Checkpoint, prefix: str, large: bool) -> Workflow:
-    def result(title: str, number: int, name: str) -> Group:
-        frames, file = f"frames {number}", f"{prefix}_{name}"
-        return Group(title, CYAN, [[animation(f"saved {number}", frames, file, lossless=False)]])
-
+def large_morph(checkpoint: Checkpoint, prefix: str, save_memory: bool) -> Workflow:
+    first, second = (
+        animation(f"saved {number}", f"frames {number}", f"{prefix}_{name}", lossless=False)
+        for number, name in ((1, "first_pass"), (2, "second_pass"))
+    )
     images = [
-        image(end, photo_source(end, f"a photo of a {animal}", checkpoint.side), 200, 0.0002, large=large)
-        for end, animal in (("A", "lion"), ("B", "tiger"))
+        image(end, replaceable_source(end, looks, checkpoint.side), 200, 0.0002, large=save_memory)
+        for end, looks in (("A", RED_CAT), ("B", BLUE_RABBIT))
     ]
     return two_passes(
-        [[note(told(PHOTO_MORPH_NOTE, checkpoint), 590), Group("Model", YELLOW, [[checkpoint.node()]])], images],
-        result("First pass: result", 1, "first_pass"),
-        result("Second pass: result", 2, "second_pass"),
-        4 if large else 0,
+        [[note(told(LARGE_MORPH_NOTE, checkpoint), 680), Group("Model", YELLOW, [[checkpoint.node()]])], images],
+        Group("First pass: result", CYAN, [[first]]),
+        Group("Second pass: result", CYAN, [[second, *video("frames 2", f"{prefix}_second_pass")]]),
+        4 if save_memory else 0,
     )
 
 
 def told(text: str, checkpoint: Checkpoint) -> str:
     """A note about this checkpoint."""
-    for word, value in (("FILE", checkpoint.file), ("ADDRESS", checkpoint.address), ("KIND", checkpoint.kind)):
+    words = {
+        "FILE": checkpoint.file,
+        "ADDRESS": checkpoint.address,
+        "KIND": checkpoint.kind,
+        "SIDE": str(checkpoint.side),
+    }
+    for word, value in words.items():
         text = text.replace(word, value)
     return text
 
 
 def sd15_morph() -> Workflow:
-    return photo_morph(SD15, "sd15", large=False)
+    return large_morph(SD15, "sd15", save_memory=False)
 
 
 def sdxl_morph() -> Workflow:
-    return photo_morph(SDXL, "sdxl", large=True)
+    return large_morph(SDXL, "sdxl", save_memory=True)
 
 
 TOY_DRAG_NOTE = """\
@@ -462,11 +502,18 @@ SD15_DRAG_NOTE = """\
 ### Before the first run
 
 - Put [FILE](ADDRESS) into *models/checkpoints*, or choose any other KIND model.
-- Choose your image, best of about 512 pixels a side. If only part of it may change, paint that part in the mask editor.
-- Describe the image in **CLIP Text Encode**.
-- On **Drag Latent Optimize**, click a handle, then where it should go. Several pairs are moved together.
 
-Then press **Run**. The LoRA is fitted once; new points repeat only what comes after them.
+Then press **Run**: the drawing's head is dragged by its nose. The LoRA is fitted once; new points repeat only what \
+comes after them.
+
+### Your own image
+
+- Add a **Load Image**, best of about SIDE pixels a side. Connect its IMAGE to *VAE Encode* and to *Drag Latent \
+Optimize*, in place of Toy Drawing's.
+- Describe the image in **CLIP Text Encode**.
+- On **Drag Latent Optimize**, right click the old pair to remove it, click a handle, then where it should go. Several \
+pairs are moved together.
+- If only part of the image may change, paint that part in the mask editor and connect Load Image's MASK to *mask*.
 
 ### What happens
 
@@ -497,7 +544,7 @@ def toy_drag() -> Workflow:
     ]
     settings = Node("options", "MorphDragDragOptions", {}, {"reach": 0.75, "mask_weight": 1.0}, 270)
     black = Node("black", "SolidMask", {}, {"value": 0.0, "width": 64, "height": 64}, NARROW)
-    source = toy_source("D", "rabbit", "purple", "calm", "mint", 7)
+    source = toy_source("D", PURPLE_RABBIT)
     results = []
     for node in drags:
         large = enlarged(f"{node.name} large", f"{node.name} images")
@@ -544,18 +591,12 @@ def toy_drag() -> Workflow:
 
 def sd15_drag() -> Workflow:
     start = 12
-    source: list[list[Node | None]] = [
-        [
-            Node("D picture", "LoadImage", {}, {"image": "example.png"}, 280, room=230),
-            Node("D prompt", "CLIPTextEncode", {"clip": "model.CLIP"}, {"text": "a photo of a cat"}, room=80),
-        ],
-        [None, _latent("D", "D picture")],
-    ]
+    dragged = drag("dragged", [[0.501, 0.621, 0.401, 0.621]], {}, start, "GoodDrag")
     saved = {"filename_prefix": f"{PACK}/sd15_drag"}
     return [
-        [note(told(SD15_DRAG_NOTE, SD15), 560), Group("Model", YELLOW, [[SD15.node()]])],
-        [image("D", source, 80, 0.0005, start, "Image")],
-        [Group("Drag", GREEN, [[drag("dragged", [], {"mask": "D picture.MASK"}, start, "GoodDrag")]])],
+        [note(told(SD15_DRAG_NOTE, SD15), 620), Group("Model", YELLOW, [[SD15.node()]])],
+        [image("D", large_source("D", PURPLE_RABBIT, SD15.side), 80, 0.0005, start, "Image")],
+        [Group("Drag", GREEN, [[dragged]])],
         [Group("Sample", RED, [[reference(), *sample_drag("dragged")], [empty_prompt(), None, None]])],
         [
             Group(
@@ -648,15 +689,13 @@ prompt. The second takes its attention from the first, so that the layout stays,
 
 def toy_morph_exact() -> Workflow:
     pins = [pinned("A pinned", "patched", "A noise", 0), pinned("both pinned", "A pinned", "B noise", -1)]
-    frames = Node("all frames", "PreviewImage", {"images": "large"}, width=360, room=360)
-    large = enlarged("large", "frames")
     return [
         [note(EXACT_MORPH_NOTE, 480), TOY_MODEL],
         TOY_ENDS,
         [blend("Blend", "", schedule())],
         [Group("Exact ends", YELLOW, [[pin] for pin in pins])],
         [sample("Sample", "", "both pinned")],
-        [Group("Result", CYAN, [[large, animation("saved", "large", "toy_morph_exact")], [None, frames]])],
+        [toy_result("toy_morph_exact")],
     ]
 
 
@@ -679,7 +718,7 @@ def toy_drag_pinned() -> Workflow:
     ]
     return [
         [note(PINNED_DRAG_NOTE, 480), TOY_MODEL],
-        [image("D", toy_source("D", "rabbit", "purple", "calm", "mint", 7), 80, 0.001, start, "Image")],
+        [image("D", toy_source("D", PURPLE_RABBIT), 80, 0.001, start, "Image")],
         [Group("Mask and options", YELLOW, [[black, settings], toy_mask("head", 2, 2, 50, 52)])],
         [Group("Drag", GREEN, [[dragged]])],
         [Group("Pin", YELLOW, [[reference()], *([pin] for pin in pins)])],
@@ -689,7 +728,7 @@ def toy_drag_pinned() -> Workflow:
 
 
 def toy_edit() -> Workflow:
-    source = toy_source("D", "cat", "red", "happy", "mint", 3)
+    source = toy_source("D", {**RED_CAT, "seed": 3})
     schedule = {"steps": 50, "scheduler": "ddim_uniform", "start_at_step": 0}
     known = {"model": "model.MODEL", "positive": "D prompt", "latent_image": "D latent"}
     invert = Node("D noise", "MorphDragDdimInvert", known, schedule)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..denoise import Prediction
+from ..packages import needed
 from ..schedule import alphas_cumprod
 from .words import MAX_TOKENS, WORDS, tokenize
 
@@ -108,7 +109,8 @@ class TextEncoder(nn.Module):
 
 def new_autoencoder() -> "AutoencoderKL":
     """The toy autoencoder with random weights: 4 latent channels at a quarter of the picture's side."""
-    from diffusers import AutoencoderKL
+    with needed("diffusers"):
+        from diffusers import AutoencoderKL
 
     blocks = len(AUTOENCODER_WIDTHS)
     return AutoencoderKL(
@@ -124,7 +126,8 @@ def new_autoencoder() -> "AutoencoderKL":
 
 def new_unet() -> "UNet2DConditionModel":
     """The toy UNet with random weights: attention on the two finer of three resolutions, as in SD 1.5."""
-    from diffusers import UNet2DConditionModel
+    with needed("diffusers"):
+        from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 4,

@@ -4,6 +4,7 @@ How the pointer maps to the image is reckoned here anew, from the size of the pi
 """
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
 FRONT_ENDS = {"installed": "comfyui", "newest": "newest_comfyui"}
+if "MORPH_FRONT_END_ROOT" in os.environ:
+    FRONT_ENDS = {"named": "comfyui"}
 OLD_WORKFLOW = Path(__file__).parent / "workflows" / "drag_first_version.json"
 A: tuple[Point, Point] = ((0.2, 0.3), (0.6, 0.4))
 B: tuple[Point, Point] = ((0.8, 0.7), (0.5, 0.9))

@@ -90,6 +90,19 @@ def test_the_threshold_parts_the_first_share_of_the_steps_from_the_rest(steps, s
     assert mixed == [True] * count + [False] * (steps - count)
 
 
+def test_shares_that_differ_from_the_published_codes_on_a_grid_of_twentieths():
+    sigmas, steps = torch.arange(50.0, -1, -1), range(50)
+    differing = []
+    for i in range(21):
+        share = i / 20
+        published = sum(step < 50 * share for step in steps)
+        ours = int((sigmas[:-1] > last_mixed_sigma(sigmas, share)).sum())
+        assert published - ours in (0, 1)
+        if published != ours:
+            differing.append(share)
+    assert differing == [0.05, 0.25, 0.45, 0.65, 0.85]
+
+
 def test_the_published_share_is_30_of_50_steps():
     assert last_mixed_sigma(torch.arange(50.0, -1, -1), 0.6) == 20  # sigmas 50 .. 21 are above
 

@@ -4,7 +4,7 @@ import torch
 from morph_pack.morph_core.ddim import invert, sample
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of
 
 ALPHAS = alphas_cumprod().double()
 SIGMAS = sigmas_of(ALPHAS)
@@ -139,6 +139,54 @@ def test_inversion_equals_the_textbook_loop(network):
         alpha = alpha_next
     result = invert(denoise, clean, ddim_sigmas(SIGMAS, 50))
     torch.testing.assert_close(result, z / ALPHAS[981].sqrt(), rtol=0, atol=1e-6)
+
+
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "steps_offset": 1,
+}
+
+
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_sampling_equals_diffusers_for_either_last_alpha(network, set_alpha_to_one):
+    from diffusers import DDIMScheduler
+
+    predict_noise, denoise = network
+    scheduler = DDIMScheduler(**SCHEDULE, set_alpha_to_one=set_alpha_to_one)
+    scheduler.set_timesteps(50)
+    z = start = latents()
+    for t in scheduler.timesteps:
+        z = scheduler.step(predict_noise(z, t), t, z).prev_sample
+    sigmas = ddim_sigmas(SIGMAS, 50, set_alpha_to_one)
+    result = sample(denoise, start * latent_scale(sigmas[0]), sigmas) / latent_scale(sigmas[-1])
+    torch.testing.assert_close(result, z, rtol=1e-5, atol=1e-5)  # diffusers keeps its alphas in float32
+
+
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_inversion_equals_diffusers_for_either_last_alpha(network, set_alpha_to_one):
+    from diffusers import DDIMInverseScheduler
+
+    predict_noise, denoise = network
+    scheduler = DDIMInverseScheduler(**SCHEDULE, set_alpha_to_one=set_alpha_to_one)
+    scheduler.set_timesteps(50)
+    z = clean = latents()
+    for t in scheduler.timesteps:
+        z = scheduler.step(predict_noise(z, t), t, z).prev_sample
+    sigmas = ddim_sigmas(SIGMAS, 50, set_alpha_to_one)
+    result = invert(denoise, clean * latent_scale(sigmas[-1]), sigmas) / latent_scale(sigmas[0])
+    torch.testing.assert_close(result, z, rtol=1e-5, atol=1e-5)  # diffusers keeps its alphas in float32
+
+
+def test_the_two_last_alphas_are_not_the_same(network):
+    _, denoise = network
+    clean, noises = latents(), []
+    for set_alpha_to_one in (True, False):
+        sigmas = ddim_sigmas(SIGMAS, 50, set_alpha_to_one)
+        noises.append(invert(denoise, clean * latent_scale(sigmas[-1]), sigmas) / latent_scale(sigmas[0]))
+    assert (noises[0] - noises[1]).abs().max() > 1e-3
 
 
 def test_a_networks_inversion_samples_back_to_the_input(small_unet):

@@ -128,6 +128,21 @@ def test_without_a_drag_both_rows_are_the_image_inverted_and_sampled(model, end,
     torch.testing.assert_close(result.dragged, expected, rtol=0, atol=1e-4)
 
 
+def test_the_last_alpha_is_that_of_the_inversion_and_of_the_sampling(model, end, points):
+    result = drag_prepared(model, end, points, replace(NO_DRAG, set_alpha_to_one=False))
+    train_sigmas = sigmas_of(model.train_alphas)
+    sigmas, scale = ddim_sigmas(train_sigmas, 10, set_alpha_to_one=False)[3:], model.train_alphas[0] ** -0.5
+    denoise = unet_denoiser(model.unet, end.text, train_sigmas)
+    with torch.no_grad():
+        x = ddim.invert(denoise, end.latent * scale, sigmas)
+        expected = model.decode_latents(ddim.sample(denoise, x, sigmas) / scale)
+    torch.testing.assert_close(result.drag.original, x)
+    for picture in (result.original, result.dragged):
+        torch.testing.assert_close(picture, expected, rtol=0, atol=1e-4)
+    other = drag_prepared(model, end, points, NO_DRAG)
+    assert (result.drag.original - other.drag.original).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize(("strength", "inverted"), [(1.0, 10), (0.7, 7), (0.34, 3), (0.01, 1)])
 def test_the_strengths_share_of_the_steps_is_inverted_and_sampled(model, end, points, strength, inverted):
     calls = []

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora import LowRank, blended_loras, check_shapes, read_lora
+from morph_pack.morph_core.lora import BLENDS, LowRank, blended_loras, check_shapes, read_lora
 
 ALPHAS = (0.0, 0.2, 0.7, 1.0)
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv_in", "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "proj_in", "conv_out")
 
 
@@ -92,6 +93,50 @@ def test_the_product_is_blended_not_its_factors():
     start, end = (LowRank(torch.tensor([[value]]), torch.tensor([[value]]), 1.0) for value in (1.0, 3.0))
     with blended_loras({layer: start}, {layer: end}, (0.5,)):
         assert layer(torch.ones(1, 1, 1)).item() == 5  # (1·1 + 3·3)/2; blended factors would give 2·2
+
+
+@pytest.mark.parametrize("endings", [ATTENTION, CONVOLUTIONS])
+def test_every_row_of_blended_factors_is_the_unet_with_their_product_merged(unet, merged, random_lora, endings):
+    start, end = (random_lora(unet, seed, endings=endings) for seed in (1, 2))
+    x, text = latents(len(ALPHAS)), context(len(ALPHAS))
+    with blended_loras(read_lora(start, unet), read_lora(end, unet), ALPHAS, "factors"):
+        rows = unet(x, 500, text).sample
+    for i, alpha in enumerate(ALPHAS):
+        factors = {key: torch.lerp(start[key], end[key], alpha) for key in start}
+        alone = merged(unet, (factors, 1))(x[i : i + 1], 500, text[i : i + 1]).sample
+        torch.testing.assert_close(rows[i : i + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_blends_agree_at_the_ends_and_nowhere_between(unet, random_lora):
+    loras = [read_lora(random_lora(unet, seed), unet) for seed in (1, 2)]
+    x, text = latents(len(ALPHAS)), context(len(ALPHAS))
+    rows = []
+    for blend in BLENDS:
+        with blended_loras(*loras, ALPHAS, blend):
+            rows.append(unet(x, 500, text).sample)
+    difference = (rows[0] - rows[1]).abs().amax((1, 2, 3))
+    assert difference[[0, -1]].max() < 1e-5 and difference[1:-1].min() > 1e-2
+
+
+def test_blended_factors_of_one_number_by_hand():
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.zero_()
+    start, end = (LowRank(torch.tensor([[down]]), torch.tensor([[up]]), 2.0) for down, up in ((1.0, 5.0), (3.0, 7.0)))
+    with blended_loras({layer: start}, {layer: end}, (0.0, 0.25, 1.0), "factors"):
+        rows = layer(torch.ones(3, 1, 1)).flatten().tolist()
+    assert rows == pytest.approx([2 * 5, 2 * 5.5 * 1.5, 2 * 21])  # B·A, with B and A a quarter of the way, and B·A
+
+
+def test_factors_of_different_ranks_are_refused(unet, random_lora):
+    start, end = (read_lora(random_lora(unet, rank, rank=rank), unet) for rank in (2, 7))
+    with pytest.raises(InvalidInput, match="ranks 2 and 7"), blended_loras(start, end, ALPHAS, "factors"):
+        pass
+    assert hooks(unet) == []
+
+
+def test_an_unknown_blend_is_refused(unet):
+    with pytest.raises(InvalidInput, match="one of delta, factors; got 'sum'"), blended_loras({}, {}, ALPHAS, "sum"):
+        pass
 
 
 @pytest.mark.parametrize("runs", [2, 3])

@@ -7,7 +7,7 @@ import torch
 
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora import read_lora
-from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
+from morph_pack.morph_core.lora_fit import LoraFit, fit_lora, trainable_lora
 from morph_pack.morph_core.schedule import alphas_cumprod
 
 ALPHAS = alphas_cumprod()
@@ -204,7 +204,6 @@ def test_the_unet_is_left_as_it_was(unet, on_step):
     assert {name: module.training for name, module in unet.named_modules()} == training
     assert all(parameter.grad is None for parameter in unet.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules())
-    assert getattr(unet, "peft_config", None) is None
 
 
 @pytest.mark.parametrize("on_step", [None, cancel_at_one])
@@ -227,9 +226,29 @@ def test_the_generators_of_accelerators_are_left_alone(unet, monkeypatch):
     assert seeded == []
 
 
-def test_a_unet_with_another_adapter_is_refused_and_keeps_it(unet):
-    from peft import LoraConfig
+def test_it_starts_as_pefts_gaussian_lora_does_and_computes_the_same(unet):
+    peft = pytest.importorskip("peft")
+    other = copy.deepcopy(unet)
+    torch.manual_seed(5)
+    config = peft.LoraConfig(
+        r=3, lora_alpha=3, init_lora_weights="gaussian", target_modules=["to_q", "to_k", "to_v", "to_out.0"]
+    )
+    other.add_adapter(config)
+    layers = {path: module for path, module in other.named_modules() if hasattr(module, "lora_A")}
+    with trainable_lora(unet, LoraFit(rank=3, seed=5)) as updates:
+        assert updates.keys() == layers.keys()
+        for path, update in updates.items():
+            assert torch.equal(update.down.weight, layers[path].lora_A["default"].weight)
+            assert torch.equal(update.up.weight, layers[path].lora_B["default"].weight)
+            update.up.weight.data.normal_()
+            layers[path].lora_B["default"].weight.data.copy_(update.up.weight)
+        actual = unet(latent(), 500, context()).sample
+    torch.testing.assert_close(actual, other(latent(), 500, context()).sample, rtol=0, atol=1e-6)
+    assert (actual - unet(latent(), 500, context()).sample).abs().max() > 1e-2
 
+
+def test_a_unet_with_another_adapter_is_refused_and_keeps_it(unet):
+    LoraConfig = pytest.importorskip("peft").LoraConfig
     unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "other")
     before = unet(latent(), 500, context()).sample.detach()
     with pytest.raises(InvalidInput, match="carries an adapter already"):
@@ -276,7 +295,8 @@ def test_shapes_dtype_and_scale_of_the_weights(unet):
 
 
 def test_diffusers_loads_the_lora_to_the_same_effect(unet, merged):
-    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
     from diffusers import StableDiffusionPipeline
 
     config = LoraFit(rank=3, steps=5, learning_rate=1e-2)

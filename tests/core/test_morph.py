@@ -104,11 +104,13 @@ class MixStored:
         return self.plain(attn, hidden_states, mixed, *args, **kwargs)
 
 
-def published_frames(model, merged, x, ends, alphas, mixed_steps, steps=5):
-    """DiffMorpher, one frame and one step at a time: weights merged, features of the ends stored and injected."""
+def published_frames(model, unets, x, ends, alphas, mixed_steps, steps=5, last_alpha=1.0):
+    """DiffMorpher, one frame and one step at a time: features of the ends stored and injected.
+
+    unets: one a frame, with its share of both LoRAs merged.
+    """
     abar, plain = model.train_alphas, model.unet.attn_processors
     timesteps = list(range(1, 1000, 1000 // steps))[:steps][::-1]
-    unets = [merged(model.unet, (ends[0].lora, 1 - alpha), (ends[1].lora, alpha)) for alpha in alphas]
     texts = [(1 - alpha) * ends[0].text + alpha * ends[1].text for alpha in alphas]
     z = list((x * abar[timesteps[0]].sqrt()).split(1))
     for step, t in enumerate(timesteps):
@@ -121,7 +123,7 @@ def published_frames(model, merged, x, ends, alphas, mixed_steps, steps=5):
                 processor.alpha = None if i in (0, len(alphas) - 1) else alphas[i]
             unets[i].set_attn_processor({**plain, **processors} if step < mixed_steps else dict(plain))
             noises[i] = unets[i](z[i], t, texts[i]).sample
-        alpha_next = abar[timesteps[step + 1]] if step + 1 < steps else torch.tensor(1.0)
+        alpha_next = abar[timesteps[step + 1]] if step + 1 < steps else torch.as_tensor(last_alpha)
         for i, noise in noises.items():
             z0 = (z[i] - (1 - abar[t]).sqrt() * noise) / abar[t].sqrt()
             z[i] = alpha_next.sqrt() * z0 + (1 - alpha_next).sqrt() * noise
@@ -134,10 +136,37 @@ def test_frames_in_one_batch_are_the_published_frames_one_by_one(model, ends, me
     x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     config = replace(PLAIN, attention=attention)
     frames = sample_frames(model, x, *ends, alphas, config, schedule(model)[1])
-    expected = published_frames(model, merged, x, ends, alphas, mixed_steps)
+    unets = [merged(model.unet, (ends[0].lora, 1 - alpha), (ends[1].lora, alpha)) for alpha in alphas]
+    expected = published_frames(model, unets, x, ends, alphas, mixed_steps)
     torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
-    other = published_frames(model, merged, x, ends, alphas, mixed_steps + 1 if mixed_steps < 5 else 4)
+    other = published_frames(model, unets, x, ends, alphas, mixed_steps + 1 if mixed_steps < 5 else 4)
     assert (frames - other).abs().max() > 2e-4  # one step more or less would show
+
+
+def test_frames_with_the_published_codes_last_alpha_and_lora_blend(model, ends, merged, random_lora):
+    alphas = (0.0, 0.2, 0.7, 1.0)
+    ends = [replace(end, lora=random_lora(model.unet, seed)) for seed, end in enumerate(ends)]  # of one rank
+    x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    config = replace(PLAIN, attention=0.6, lora_blend="factors", set_alpha_to_one=False)
+    sigmas = ddim_sigmas(sigmas_of(model.train_alphas), 5, set_alpha_to_one=False)
+    frames = sample_frames(model, x, *ends, alphas, config, sigmas)
+    loras = [{key: torch.lerp(ends[0].lora[key], ends[1].lora[key], alpha) for key in ends[0].lora} for alpha in alphas]
+    unets = [merged(model.unet, (lora, 1)) for lora in loras]
+    expected = published_frames(model, unets, x, ends, alphas, 3, last_alpha=model.train_alphas[0])
+    torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
+    other = sample_frames(model, x, *ends, alphas, replace(config, lora_blend="delta"), sigmas)
+    assert (frames - other).abs().amax((1, 2, 3))[1:3].min() > 1e-3
+
+
+def test_the_last_alpha_is_that_of_the_inversion_and_of_the_sampling(model, ends, merged):
+    result = morph_ends(model, *ends, replace(PLAIN, set_alpha_to_one=False))
+    train_sigmas = sigmas_of(model.train_alphas)
+    sigmas, scale = ddim_sigmas(train_sigmas, 5, set_alpha_to_one=False), model.train_alphas[0] ** -0.5
+    for row, end in ((0, ends[0]), (-1, ends[1])):
+        denoise = unet_denoiser(merged(model.unet, (end.lora, 1)), end.text, train_sigmas)
+        alone = ddim.sample(denoise, ddim.invert(denoise, end.latent * scale, sigmas), sigmas) / scale
+        torch.testing.assert_close(result.latents[row], alone[0], rtol=0, atol=1e-4)
+    assert (result.latents - morph_ends(model, *ends, PLAIN).latents).abs().amax((1, 2, 3)).min() > 1e-3
 
 
 @pytest.mark.parametrize("model", [ToyModel, VelocityModel], indirect=True)
@@ -322,7 +351,7 @@ def test_the_unet_is_left_as_it_was_also_when_cancelled(model, stage):
 def test_the_defaults_are_the_published_ones():
     config = Morph()
     assert (config.frames, config.steps, config.attention, config.attention_blocks) == (16, 50, 0.6, "up blocks")
-    assert config.adain and config.reschedule and config.lora == LoraFit()
+    assert config.adain and config.reschedule and config.lora == LoraFit() and config.lora_blend == "delta"
 
 
 @pytest.mark.parametrize(
@@ -340,7 +369,14 @@ def test_images_that_do_not_go_together_are_refused_and_shown(model, first, seco
 
 
 @pytest.mark.parametrize(
-    "change", [{"frames": 1}, {"steps": 0}, {"metric": "ssim"}, {"attention": 1.0, "attention_blocks": "some"}]
+    "change",
+    [
+        {"frames": 1},
+        {"steps": 0},
+        {"metric": "ssim"},
+        {"attention": 1.0, "attention_blocks": "some"},
+        {"lora_blend": "sum"},
+    ],
 )
 def test_impossible_settings_are_refused(model, ends, change):
     with pytest.raises(InvalidInput):
@@ -351,6 +387,12 @@ def test_impossible_settings_are_refused(model, ends, change):
 def test_a_share_of_steps_outside_0_to_1_is_refused(model, ends, attention):
     with pytest.raises(InvalidInput):
         morph_ends(model, *ends, replace(PLAIN, attention=attention))
+
+
+def test_exact_ends_are_the_images_whatever_the_last_alpha(model, ends):
+    result = morph_ends(model, *ends, replace(PLAIN, exact_ends=True, set_alpha_to_one=False))
+    images = torch.cat([end.latent for end in ends])
+    torch.testing.assert_close(result.latents[[0, -1]], images, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("reschedule", [False, True])

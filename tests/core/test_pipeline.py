@@ -7,6 +7,7 @@ from morph_pack.morph_core.errors import UnsupportedModel
 from morph_pack.morph_core.pipeline import DiffusersPipeline
 
 pytest.importorskip("transformers")
+pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
 
 TOKENS = 10
 SCALE = 0.25

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of, timestep_of
+from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of, timestep_of
 
 
 def published_scheduler(**options):
@@ -50,6 +50,17 @@ def test_ddim_timesteps_are_those_of_the_published_scheduler(steps):
 
 def test_fifty_steps_are_981_down_to_1_and_then_no_noise():
     assert ddim_sigmas(torch.arange(1000.0), 50).tolist() == [*range(981, 0, -20), 0]
+
+
+def test_an_alpha_that_is_not_set_to_one_is_that_of_the_first_timestep():
+    sigmas = ddim_sigmas(torch.arange(1000.0) + 0.5, 50, set_alpha_to_one=False)
+    assert sigmas.tolist() == [*(t + 0.5 for t in range(981, 0, -20)), 0.5]
+
+
+def test_the_scale_of_a_latent_is_one_over_the_root_of_its_alpha():
+    alphas = alphas_cumprod().double()
+    torch.testing.assert_close(latent_scale(sigmas_of(alphas)), alphas**-0.5)
+    assert latent_scale(torch.tensor(0.0)) == 1
 
 
 def test_sigmas_fall_to_zero_and_keep_the_dtype():

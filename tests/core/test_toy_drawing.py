@@ -166,6 +166,19 @@ def test_a_face_of_twice_the_resolution_averages_to_the_same_picture():
     assert (small - averaged).abs().mean() < 0.01
 
 
+@pytest.mark.parametrize("times", [2, 8, 16])
+def test_a_larger_drawing_is_the_small_one_with_sharper_edges(times):
+    """Averaged it is the small drawing, but for edge pixels: their ink is told by the distance to the edge, not by the
+    covered area, and the two differ where edges meet. The worst of these drawings differs by 0.0013 in the mean.
+    """
+    drawings = sample_drawings(8, torch.Generator().manual_seed(6))
+    small, large = drawings.render(64), drawings.render(64 * times)
+    averaged = torch.nn.functional.avg_pool2d(large, times)
+    assert (small - averaged).abs().mean(dim=(1, 2, 3)).max() < 0.002
+    for picture, enlarged in zip(small, large, strict=True):  # an edge is as steep as it was, from pixel to pixel
+        assert enlarged.diff(dim=-1).abs().max() > 0.95 * picture.diff(dim=-1).abs().max()
+
+
 def test_gaze_moves_the_pupils_only():
     ahead, aside = face().render(128), face(gaze_x=1.0).render(128)
     changed = (ahead - aside).abs().amax(1)[0] > 1e-4

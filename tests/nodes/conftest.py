@@ -59,11 +59,13 @@ def _quiet_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _clean_host() -> Iterator[None]:
-    """Undo what a test that cancels or watches the progress leaves in ComfyUI's globals."""
+def _clean_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every progress update is told; undo what a test that cancels or watches leaves in ComfyUI's globals."""
     import comfy.model_management
     import comfy.utils
 
+    for limit in ("PROGRESS_THROTTLE_MIN_INTERVAL", "PROGRESS_THROTTLE_MIN_PERCENT"):  # of newer ComfyUIs
+        monkeypatch.setattr(comfy.utils, limit, 0.0, raising=False)
     yield
     comfy.model_management.interrupt_current_processing(False)
     comfy.utils.set_progress_bar_global_hook(None)

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management
 import nodes
 import torch
+from comfy_api.latest import io
 from comfy_extras.nodes_train import LoraModelLoader
 from torch import Tensor, nn
 
@@ -25,6 +26,14 @@ def run(node: str, **inputs: Any) -> Any:
     cls = NODE_CLASS_MAPPINGS[PREFIX + node].PREPARE_CLASS_CLONE({})
     with torch.inference_mode():
         return cls.EXECUTE_NORMALIZED(**inputs).result
+
+
+def stock(node: type, **inputs: Any) -> Any:
+    """The outputs of one of ComfyUI's own nodes, called as its version is: V3 or V1."""
+    with torch.inference_mode():
+        if issubclass(node, io.ComfyNode):
+            return node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(**inputs).result
+        return getattr(node(), node.FUNCTION)(**inputs)
 
 
 def drag_options(**changes: Any) -> Any:
@@ -48,8 +57,7 @@ def sample(
 
 def with_lora(model: Any, lora: LoraWeights, strength: float = 1.0) -> Any:
     """The MODEL from ComfyUI's own Load LoRA Model."""
-    with torch.inference_mode():
-        return LoraModelLoader().load_lora_model(model, lora, strength)[0]
+    return stock(LoraModelLoader, model=model, lora=lora, strength_model=strength)[0]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

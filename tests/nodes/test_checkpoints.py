@@ -28,7 +28,7 @@ from morph_pack.nodes.bridge import bridged, scaled_latent
 from morph_pack.nodes.prompt import read_prompt
 from morph_pack.nodes.sigmas import remaining_sigmas
 from morph_tests.checkpoints import FAMILIES, write_checkpoint
-from morph_tests.nodes.graph import drag_options, latent, normal, run, sample, with_lora
+from morph_tests.nodes.graph import drag_options, latent, normal, run, sample, stock, with_lora
 from morph_tests.nodes.test_bridge import through_bridge, through_comfyui
 
 EXPECTED = {  # ComfyUI's class, what the network predicts, the latents' scale, text and pooled widths
@@ -179,8 +179,8 @@ def test_a_fitted_lora_is_the_same_in_the_graph_and_from_a_file(
     """Load LoRA Model, and Save LoRA followed by Load LoRA: every key is used, with the same effect."""
     with caplog.at_level(logging.WARNING):
         expected = denoised(with_lora(checkpoint.model, fitted), checkpoint.positive)
+        stock(SaveLoRA, lora=fitted, prefix=f"loras/{checkpoint.family}")
         with torch.inference_mode():
-            SaveLoRA().save(fitted, f"loras/{checkpoint.family}")
             folder = Path(folder_paths.get_output_directory()) / "loras"
             folder_paths.add_model_folder_path("loras", str(folder))
             (file,) = folder.glob(f"{checkpoint.family}_0*.safetensors")
@@ -193,6 +193,8 @@ def test_a_fitted_lora_is_the_same_in_the_graph_and_from_a_file(
 
 def test_diffusers_reads_a_fitted_lora(checkpoint: Checkpoint, fitted: dict[str, Tensor]) -> None:
     """As `load_lora_weights` does: its conversion of kohya's keys, then the UNet's own loader."""
+    pytest.importorskip("peft")
+    pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     pipeline = StableDiffusionXLPipeline if checkpoint.family == "sdxl" else StableDiffusionPipeline

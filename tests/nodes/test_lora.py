@@ -29,6 +29,7 @@ from morph_tests.nodes.graph import (
     random_lora,
     run,
     sample,
+    stock,
     with_lora,
 )
 
@@ -189,7 +190,7 @@ def test_lora_blend_leaves_a_loras_text_encoder_layers_alone_and_says_so(
 def test_a_saved_lora_is_read_back(model: Any) -> None:
     """Save LoRA Weights, then Load LoRA Weights."""
     lora = random_lora(0)
-    SaveLoRA().save(lora, "loras/kept")
+    stock(SaveLoRA, lora=lora, prefix="loras/kept")
     folder = Path(folder_paths.get_output_directory()) / "loras"
     folder_paths.add_model_folder_path("loras", str(folder))
     (file,) = folder.glob("kept_*.safetensors")

@@ -4,9 +4,11 @@ import inspect
 import json
 from typing import Any
 
+import nodes
 import pytest
+from comfy_api.latest import io
 
-from morph_pack.nodes import NODE_CLASS_MAPPINGS
+from morph_pack.nodes import NODE_CLASS_MAPPINGS, versions
 
 NAMES = {
     "MorphDragFitImageLora": "Fit Image LoRA",
@@ -41,7 +43,7 @@ def test_ids_and_display_names_never_change() -> None:
 
 def test_it_has_the_id_name_and_category_that_it_is_registered_with(schema: Any) -> None:
     assert schema.display_name == NAMES[schema.node_id]
-    assert schema.category == "morph & drag"
+    assert schema.category.startswith("morph & drag/")
 
 
 def test_everything_is_explained(schema: Any) -> None:
@@ -71,3 +73,24 @@ def test_inputs_are_the_arguments_of_execute(schema: Any) -> None:
     rest = [part.id for part in schema.inputs if part.id not in named]
     assert [part.id for part in schema.inputs if part.id in named] == named
     assert not rest or len(arguments) > len(named), f"execute takes no {rest}"
+
+
+def test_fields_of_newer_comfyuis_are_there_where_they_are_known() -> None:
+    known = inspect.signature(io.Schema).parameters
+    for cls in NODE_CLASS_MAPPINGS.values():
+        schema = cls.GET_SCHEMA()
+        if "search_aliases" in known:
+            assert schema.search_aliases, schema.node_id
+    picker = NODE_CLASS_MAPPINGS["MorphDragDragLatentOptimize"].GET_SCHEMA()
+    assert getattr(picker, "has_intermediate_output", True)
+
+
+def test_a_field_that_no_comfyui_knows_is_an_error() -> None:
+    with pytest.raises(TypeError, match="serach_aliases"):
+        versions.schema(node_id="x", serach_aliases=[])
+
+
+def test_stock_nodes_are_named_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "NODE_DISPLAY_NAME_MAPPINGS", {"SaveLoRANode": "Save LoRA Weights"})
+    assert versions.stock_name("SaveLoRA", "SaveLoRANode") == "Save LoRA Weights"
+    assert versions.stock_name("ImageFromBatch") == "ImageFromBatch"

@@ -6,9 +6,11 @@ import nodes
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.schedule import sigmas_of
+from morph_pack.morph_core.toy.drawing import one_drawing
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, SCALE_FACTOR, ToyModel
 from morph_tests.nodes.graph import latent, normal, run
 
@@ -54,3 +56,13 @@ def test_a_drawing_is_an_image_of_the_toys_size_with_a_caption_that_it_understan
     assert core.encode_text([caption]).shape[0] == 1
     assert torch.equal(image, run("ToyDrawing", **picture, seed=1)[0])
     assert not torch.equal(image, run("ToyDrawing", **picture, seed=2)[0])
+
+
+def test_a_drawing_of_another_size_is_the_same_drawing() -> None:
+    """Without a size it is the toy model's: workflows from before there was one stay as they were."""
+    picture = {"animal": "rabbit", "colour": "blue", "mood": "sad", "background": "sky", "seed": 1}
+    (small, caption), (large, same_caption) = run("ToyDrawing", **picture), run("ToyDrawing", **picture, size=512)
+    drawing = one_drawing("rabbit", "blue", "sad", "sky", torch.Generator().manual_seed(1))
+    assert torch.equal(small, drawing.render(IMAGE_SIZE).movedim(1, -1))
+    assert large.shape == (1, 512, 512, 3) and caption == same_caption
+    assert (avg_pool2d(large.movedim(-1, 1), 512 // IMAGE_SIZE).movedim(1, -1) - small).abs().mean() < 0.002

@@ -21,6 +21,12 @@ X = normal(2, 4, 8, 8)
 TEXT = conditioning()
 
 
+try:
+    from comfy.quant_ops import QUANT_ALGOS as QUANTISED
+except ImportError:  # of ComfyUIs before 0.4
+    QUANTISED: dict[str, dict[str, Any]] = {}
+
+
 @pytest.fixture
 def offloading(monkeypatch: pytest.MonkeyPatch) -> None:
     """ComfyUI with little memory: whatever asks for a model, only its first megabyte is loaded whole."""
@@ -91,6 +97,7 @@ def assert_computes_the_same(layer: nn.Linear) -> None:
     torch.testing.assert_close(nn.functional.linear(x, weights["layer.weight"], weights["layer.bias"]), expected)
 
 
+@pytest.mark.skipif(QUANTISED, reason="this ComfyUI keeps scaled fp8 as quantised weights")
 def test_eight_bit_weights_with_a_scale() -> None:
     layer = linear(comfy.ops.scaled_fp8_ops(override_dtype=torch.float8_e4m3fn).Linear, torch.float8_e4m3fn)
     layer.scale_weight.data.fill_(3.0)
@@ -121,6 +128,24 @@ def test_a_plain_weight_is_the_layers_own_and_a_changed_one_is_not() -> None:
     layer.weight_function = [lambda weight: weight.add_(1)]
     assert torch.equal(weights_of(layer)["layer.weight"], before + 1)
     assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_quantised_layers(kind: str) -> None:
+    """As ComfyUI makes them of comfy_kitchen's tensors, where it does, on a device without its fast products."""
+    from comfy.quant_ops import QuantizedTensor
+
+    layout, weight = QUANTISED[kind]["comfy_tensor_layout"], normal(64, 256)
+    layer = comfy.ops.mixed_precision_ops(compute_dtype=torch.float32, full_precision_mm=True).Linear(256, 64)
+    layer.quant_format, layer.layout_type = kind, layout
+    layer.weight = nn.Parameter(QuantizedTensor.from_float(weight.bfloat16(), layout), requires_grad=False)
+    layer.bias = nn.Parameter(normal(64, seed=1), requires_grad=False)
+    x, weights = normal(16, 256, seed=2), weights_of(layer)
+    with torch.inference_mode():
+        expected = layer(x)
+    torch.testing.assert_close(nn.functional.linear(x, weights["layer.weight"], weights["layer.bias"]), expected)
+    coarseness = (weights["layer.weight"] - weight).abs().mean()
+    assert type(weights["layer.weight"]) is Tensor and 1e-3 < coarseness < 0.2
 
 
 class Packed(Tensor):

@@ -80,7 +80,7 @@ def inverted(end: str, start: int) -> Prompt:
     return {f"noise {end}": node("MorphDragDdimInvert", **given, **SPACING, start_at_step=start)}
 
 
-def morph(family: str) -> Prompt:
+def morph(family: str, save_lora: str) -> Prompt:
     """Once with all frames at once and once frame by frame."""
     ends = {"start": "@noise a", "end": "@noise b", "alphas": "@alphas"}
     injected = {"model": "@blend", "alphas": "@alphas", "strength": 1.0, "end_percent": 1.0, "blocks": "up blocks"}
@@ -101,7 +101,7 @@ def morph(family: str) -> Prompt:
         prompt[f"{way} saved"] = node("SaveLatent", samples=f"@{way}", filename_prefix=f"latents/{family}_{way}")
     prompt["decoded"] = node("VAEDecode", samples="@whole", vae="@model.2")
     prompt["frames"] = node("SaveImage", images="@decoded", filename_prefix=family)
-    prompt["lora file"] = node("SaveLoRANode", lora="@lora a", prefix=f"loras/{family}")
+    prompt["lora file"] = node(save_lora, lora="@lora a", prefix=f"loras/{family}")
     return prompt
 
 
@@ -150,8 +150,14 @@ def assert_close(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
 
 
-def test_a_morph_and_its_loras_file(comfyui: ComfyHost, family: str) -> None:
-    done = run(comfyui, morph(family))
+@pytest.fixture(scope="module")
+def save_lora(comfyui: ComfyHost) -> str:
+    """The id of Save LoRA Weights, which is another in newer ComfyUIs."""
+    return next(name for name in ("SaveLoRA", "SaveLoRANode") if name in comfyui.object_info())
+
+
+def test_a_morph_and_its_loras_file(comfyui: ComfyHost, family: str, save_lora: str) -> None:
+    done = run(comfyui, morph(family, save_lora))
     whole = latent(comfyui, done, "whole saved")
     assert whole.shape == (FRAMES, 4, SIZE[1] // 8, SIZE[0] // 8) and np.isfinite(whole).all()
     assert_close(latent(comfyui, done, "parts saved"), whole)
@@ -163,7 +169,7 @@ def test_a_morph_and_its_loras_file(comfyui: ComfyHost, family: str) -> None:
     file.rename(folder / f"{family}.safetensors")
     loading = {"lora_name": f"{family}.safetensors"}
     prompt = {
-        **morph(family),
+        **morph(family, save_lora),
         "from file": node("LoraLoaderModelOnly", model="@model", strength_model=1.0, **loading),
         "weights": node("MorphDragLoadLoraWeights", **loading),
         "from weights": node(

@@ -1,0 +1,73 @@
+"""The bounds are said in three places, for installing into ComfyUI, at use, and for the library: they agree."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from morph_pack.morph_core.packages import BOUNDS, COMES_WITH_COMFYUI
+from morph_tests.requirements.installing import requirement_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+FROM_COMFYUI = {"torch", "numpy", "pillow", "safetensors"}
+PYTHONS = [(f"3.{minor}", platform) for minor in range(10, 15) for platform in ("win32", "linux", "darwin")]
+HERE = (f"{sys.version_info[0]}.{sys.version_info[1]}", sys.platform)
+
+
+def required(python):
+    requirements = [Requirement(line) for line in requirement_lines(ROOT / "requirements.txt", python)]
+    assert len({requirement.name for requirement in requirements}) == len(requirements)
+    return {requirement.name: requirement.specifier for requirement in requirements}
+
+
+def of_the_library():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")  # tomllib is not in Python 3.10
+    listed = re.search(r"^dependencies = (\[.*?^\])", text, re.MULTILINE | re.DOTALL)
+    requirements = [Requirement(line) for line in ast.literal_eval(listed[1])]
+    return {requirement.name: requirement.specifier for requirement in requirements}
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids="-".join)
+def test_every_python_gets_each_package_once_and_comfyuis_without_bounds(python):
+    found = required(python)
+    assert found.keys() == {"diffusers", "lpips", *FROM_COMFYUI}
+    assert {name for name, specifier in found.items() if not specifier} == FROM_COMFYUI
+
+
+def test_what_is_said_at_use_is_what_is_installed():
+    ours = {name: specifier for name, specifier in required(HERE).items() if specifier}
+    assert {name: bound for name, bound in BOUNDS.items() if name not in COMES_WITH_COMFYUI} == {
+        name: ",".join(sorted(str(specifier).split(","), reverse=True)) for name, specifier in ours.items()
+    }
+
+
+def test_the_library_takes_the_same_packages_from_the_same_versions_on():
+    library = of_the_library()
+    assert library.keys() == required(HERE).keys()
+    assert not any("<" in str(specifier) or "==" in str(specifier) for specifier in library.values())
+    for name in BOUNDS.keys() & library.keys():
+        assert str(library[name]) == BOUNDS[name].split(",")[0]
+
+
+def imports_in(node, guarded=False):
+    """(package, whether inside `with needed(…)`) of every import that is run, not only read by type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((alias.name.partition(".")[0], guarded) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.module and not child.level:
+            yield child.module.partition(".")[0], guarded
+        is_guard = isinstance(child, ast.With) and ast.unparse(child.items[0].context_expr).startswith("needed(")
+        yield from imports_in(child, guarded or is_guard)
+
+
+def test_every_package_that_may_be_missing_is_imported_where_that_is_said():
+    files = [*(ROOT / "morph_core").rglob("*.py"), *(ROOT / "nodes").rglob("*.py"), ROOT / "__init__.py"]
+    found = [pair for file in files for pair in imports_in(ast.parse(file.read_text(encoding="utf-8")))]
+    ours = [pair for pair in found if pair[0] in {*BOUNDS, "peft", "transformers", "accelerate"} - {"torch"}]
+    assert {name for name, _ in ours} == {"diffusers", "lpips", "torchvision"}
+    assert all(guarded for _, guarded in ours)
