@@ -11,15 +11,25 @@ from morph_tests.comfy_host import REPOSITORY, Run
 SAVED_AGAIN = {"SaveVideo"}  # its player, which is there after the first Run, is sent along as if it were an input
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*toy*.json"))
 
+av = pytest.importorskip("av", reason="ComfyUI needs PyAV: pip install av.")
 if not WORKFLOWS:
     pytest.skip("example_workflows/ holds no *toy*.json.", allow_module_level=True)
 
 
-def assert_saved_images(run: Run) -> None:
-    assert run.files, "no node saved or previewed an image"
+def assert_saved_pictures(run: Run) -> None:
+    assert run.files, "no node saved or previewed a picture"
     for file in run.files:
-        with Image.open(file) as image:
-            image.verify()
+        assert_plays(file) if file.suffix == ".mp4" else assert_opens(file)
+
+
+def assert_opens(image_file: Path) -> None:
+    with Image.open(image_file) as image:
+        image.verify()
+
+
+def assert_plays(video_file: Path) -> None:
+    with av.open(video_file) as video:
+        assert len(list(video.decode(video=0))) > 1
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.stem)
@@ -28,7 +38,7 @@ def test_workflow_runs_from_the_page(comfy_page: ComfyPage, workflow: Path, scre
     assert comfy_page.unknown_node_types() == []
     assert comfy_page.dialogs() == []
 
-    assert_saved_images(comfy_page.run())
+    assert_saved_pictures(comfy_page.run())
     comfy_page.screenshot(screenshots / f"{workflow.stem}.png")
     again = comfy_page.run()
     assert {again.prompt[node]["class_type"] for node in again.executed} <= SAVED_AGAIN, "a second Run repeats work"
