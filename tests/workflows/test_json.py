@@ -22,6 +22,7 @@ OUR_NODES = {
 FRONT_END_NODES = {"MarkdownNote"}
 OPTIONAL = 7  # the shape of a slot that may stay empty
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"  # a choice that brings inputs of its own; older ComfyUIs have a COMBO there
 EXTRA_WIDGETS = ("control_after_generate", "image_upload")  # options that give an input a second widget
 
 
@@ -47,7 +48,7 @@ def defined_inputs(definition: dict[str, Any]) -> dict[str, tuple[str, dict[str,
     """Name -> type and options."""
     inputs = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
     return {
-        name: ("COMBO" if isinstance(kind, list) else kind, rest[0] if rest else {})
+        name: ("COMBO" if isinstance(kind, list) or kind == DYNAMIC_COMBO else kind, rest[0] if rest else {})
         for name, (kind, *rest) in inputs.items()
     }
 
