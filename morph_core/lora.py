@@ -58,28 +58,43 @@ def read_lora(weights: Mapping[str, Tensor], unet: nn.Module) -> dict[nn.Module,
     layers = {}
     for name in named:
         down, up = weights[f"{name}.lora_down.weight"], weights[f"{name}.lora_up.weight"]
-        alpha = float(weights.get(f"{name}.alpha", torch.tensor(down.shape[0])))
-        layers[modules[name]] = LowRank(down, up, alpha / down.shape[0])
+        layers[modules[name]] = low_rank(down, up, weights.get(f"{name}.alpha"))
     return layers
+
+
+def low_rank(down: Tensor, up: Tensor, alpha: Tensor | float | None) -> LowRank:
+    """A layer's update from the parts that a file has of it. alpha: one number; None is the rank."""
+    rank = len(down) if down.ndim else 0
+    if not rank:
+        raise InvalidInput("a LoRA layer has rank 0; use a whole LoRA")
+    if isinstance(alpha, Tensor) and alpha.numel() != 1:
+        raise InvalidInput(f"a LoRA layer's alpha has {alpha.numel()} values and must have one; use a whole LoRA")
+    return LowRank(down, up, 1.0 if alpha is None else float(alpha) / rank)
 
 
 @contextmanager
 def blended_loras(
-    start: Mapping[nn.Module, LowRank], end: Mapping[nn.Module, LowRank], alphas: Alphas, blend: str = "delta"
+    start: Mapping[nn.Module, LowRank],
+    end: Mapping[nn.Module, LowRank],
+    alphas: Alphas,
+    blend: str = "delta",
+    rows: int | None = None,
 ) -> Iterator[None]:
     """Within this context frame i of a batch sees (1 − αᵢ) of the LoRA `start` and αᵢ of `end`.
 
     blend "delta": y += (1−αᵢ)·s₀·B₀A₀x + αᵢ·s₁·B₁A₁x on every layer, DiffMorpher's Δθ interpolation (section 3.1).
     "factors": y += ((1−αᵢ)·s₀·B₀ + αᵢ·s₁·B₁)((1−αᵢ)·A₀ + αᵢ·A₁)x, what its published code does; ranks must be equal.
     All frames at once; no weight is changed. Layers may be in one LoRA only (the other's factors are 0 then), and of
-    "delta" the ranks may differ. A batch of k·len(alphas) rows is k runs of the same frames. Raises `InvalidInput` for
-    another blend, and when a shape or a rank does not fit.
+    "delta" the ranks may differ. A batch of k·len(alphas) rows is k runs of the same frames. rows: how many the
+    network's input has, where something cuts rows into tiles on the way: a layer that sees k times as many then sees
+    each row's k tiles, row by row. Without it every layer sees the input's rows. Raises `InvalidInput` for another
+    blend, and when a shape or a rank does not fit.
     """
     check_blend(blend)
     handles = []
     try:
         for layer in {**start, **end}:
-            update = _frame_update(layer, start.get(layer), end.get(layer), alphas, blend)
+            update = _frame_update(layer, start.get(layer), end.get(layer), alphas, blend, rows)
             handles.append(layer.register_forward_hook(update))
         yield
     finally:
@@ -90,27 +105,37 @@ def blended_loras(
 class _FrameUpdate:
     """Forward hook that adds both LoRAs as one: stacked along the rank, weighted per frame in between."""
 
-    def __init__(self, down: Tensor, up: Tensor, shares: Tensor) -> None:
-        self.down, self.up, self.shares = down, up, shares  # shares: (F, r)
+    def __init__(self, down: Tensor, up: Tensor, shares: Tensor, rows: int | None) -> None:
+        self.down, self.up, self.shares, self.rows = down, up, shares, rows  # shares: (F, r)
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = args[0]
-        down, up, shares = (part.to(x) for part in (self.down, self.up, self.shares))
-        if len(x) % len(shares):
-            raise InvalidInput(
-                f"the LoRA blend is for {len(shares)} frames, the model was given a batch of {len(x)} rows; "
-                "sample as many frames as there are alphas"
-            )
-        shares = shares.repeat(len(x) // len(shares), 1)  # (B, r)
+        down, up = self.down.to(x), self.up.to(x)
+        shares = self._shares_of(len(x)).to(x)
         if isinstance(layer, nn.Conv2d):
             hidden = conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
             return output + conv2d(hidden * shares[:, :, None, None], up)
         hidden = linear(x, down)  # (B, ..., r)
         return output + linear(hidden * shares.reshape(len(x), *[1] * (x.ndim - 2), -1), up)
 
+    def _shares_of(self, seen: int) -> Tensor:
+        """(seen, r), the shares of the rows that a layer sees."""
+        frames, rows = len(self.shares), self.rows or seen
+        if rows % frames:
+            raise InvalidInput(
+                f"the LoRA blend is for {frames} frames, the model was given a batch of {rows} rows; "
+                "sample as many frames as there are alphas"
+            )
+        if seen % rows:
+            raise InvalidInput(
+                f"a layer sees {seen} rows of a batch of {rows}, so that their frames are not known; "
+                "leave out the patch of the model that changes their number"
+            )
+        return self.shares.repeat(rows // frames, 1).repeat_interleave(seen // rows, dim=0)
+
 
 def _frame_update(
-    layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas, blend: str
+    layer: nn.Module, start: LowRank | None, end: LowRank | None, alphas: Alphas, blend: str, rows: int | None
 ) -> _FrameUpdate:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     alpha = torch.tensor(alphas, dtype=torch.float32)
@@ -119,13 +144,18 @@ def _frame_update(
         check_shapes(layer, update)
     downs, ups, shares = [], [], []
     for down_of, up_of, share in _terms(weighted, blend):
-        down, up = down_of.down.to(weight.device), up_of.up.to(weight.device)
+        down, up = (_stackable(part.to(weight.device)) for part in (down_of.down, up_of.up))
         if weight.ndim == 2:
             down, up = down.flatten(1), up.flatten(1)
         downs.append(down)
         ups.append(up)
         shares.append((share * up_of.scale)[:, None].expand(-1, up_of.rank))
-    return _FrameUpdate(torch.cat(downs), torch.cat(ups, dim=1), torch.cat(shares, dim=1))
+    return _FrameUpdate(torch.cat(downs), torch.cat(ups, dim=1), torch.cat(shares, dim=1), rows)
+
+
+def _stackable(part: Tensor) -> Tensor:
+    """In a type that others can be joined to, which PyTorch's types of 8 bits are not."""
+    return part.float() if part.element_size() == 1 else part
 
 
 def _terms(weighted: list[tuple[LowRank, Tensor]], blend: str) -> list[tuple[LowRank, LowRank, Tensor]]:

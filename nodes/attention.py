@@ -13,6 +13,7 @@ from .bridge import unet_config, up_block_of
 from .frame_batches import InParts, alphas_under_way, frames_under_way
 from .inputs import checked
 from .named_errors import named
+from .uncompiled import run_uncompiled
 from .versions import known, schema
 
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
@@ -91,6 +92,7 @@ class AttentionKVInject(io.ComfyNode):
             parts = InParts(frames_per_batch)
             patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_parts", parts)
             patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "morph_drag_parts", parts.prepare)
+        run_uncompiled(patched, "Attention KV Inject")
         return io.NodeOutput(patched)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..morph_core.alphas import Alphas
@@ -49,6 +50,8 @@ class InParts:
     """Wrapper around ComfyUI's `apply_model`: the first and last frame, then so many of the others at a time."""
 
     def __init__(self, frames_per_batch: int) -> None:
+        if frames_per_batch < 1:
+            raise InvalidInput(f"frames_per_batch must be at least 1 to part the frames, got {frames_per_batch}")
         self.size = frames_per_batch
 
     def __call__(
@@ -66,17 +69,18 @@ class InParts:
         whole = frames_under_way(len(x), options)
         if PART in options or whole.total <= max(2, self.size):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **others)  # type: ignore[no-any-return]
-        if options.get("patches", {}).get("middle_patch"):
-            with named("Attention KV Inject"):
-                raise InvalidInput("frames_per_batch cannot part what GLIGEN adds to the frames; set it to 0")
-        output = torch.empty_like(x)
+        with named("Attention KV Inject"):
+            _refuse_what_cannot_be_parted(options)
+        outputs: list[Tensor] = []
+        order: list[int] = []  # the rows that the outputs are of
         kept: dict[Any, Tensor] = {}
         for frames in self._parts(whole.total):
             rows = [first + frame for first in range(0, len(x), whole.total) for frame in frames]
             inputs = [_rows_of(value, rows, len(x)) for value in (x, t, c_concat, c_crossattn, control)]
             part = {**options, PART: FramePart(frames, whole.total, kept), **_told_to_others(frames, whole.total)}
-            output[rows] = executor(*inputs, part, **_rows_of(others, rows, len(x)))
-        return output
+            outputs.append(executor(*inputs, part, **_rows_of(others, rows, len(x))))
+            order += rows
+        return torch.cat(outputs)[torch.tensor(order).argsort()]
 
     def prepare(self, executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         """Wrapper around ComfyUI's `prepare_sampling`: room for one part is all that the model must leave."""
@@ -88,6 +92,24 @@ class InParts:
         inner = range(1, total - 1)
         for first in range(0, len(inner), self.size):
             yield inner[first : first + self.size]
+
+
+def _refuse_what_cannot_be_parted(options: dict[str, Any]) -> None:
+    """Patches that add to the whole batch, or keep of it, what they would not find again in a part."""
+    replacements = options.get("patches_replace", {}).get("attn1", {}).values()
+    refused = {
+        "GLIGEN adds to": options.get("patches", {}).get("middle_patch"),
+        "Self-Attention Guidance keeps of": any(_is_of(patch, "SelfAttentionGuidance") for patch in replacements),
+        "EasyCache keeps of": "easycache" in options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {}),
+    }
+    for what, is_there in refused.items():
+        if is_there:
+            raise InvalidInput(f"frames_per_batch cannot part what {what} the frames; set it to 0")
+
+
+def _is_of(patch: Any, node: str) -> bool:
+    """Whether a patch is a function that was made in this class of a node."""
+    return getattr(patch, "__qualname__", "").startswith(f"{node}.")
 
 
 def _told_to_others(frames: Sequence[int], total: int) -> dict[str, Any]:

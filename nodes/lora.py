@@ -1,6 +1,8 @@
 """Fit Image LoRA and LoRA Blend: a model that knows one image, and one that knows two, frame by frame."""
 
 import logging
+import pickle
+from textwrap import shorten
 from typing import Any
 
 import comfy.lora
@@ -15,7 +17,7 @@ from torch import nn
 
 from ..morph_core.alphas import Alphas
 from ..morph_core.errors import InvalidInput
-from ..morph_core.lora import LowRank, blended_loras, check_shapes
+from ..morph_core.lora import LowRank, blended_loras, check_shapes, low_rank
 from ..morph_core.lora_fit import LoraFit, fit_lora
 from .adapters import (
     CATEGORY,
@@ -29,6 +31,7 @@ from .frame_batches import alphas_under_way
 from .inputs import checked
 from .named_errors import named
 from .prompt import read_prompt
+from .uncompiled import run_uncompiled
 from .versions import known, schema, stock_name
 
 LOAD_LORA = ("LoraModelLoader",)
@@ -160,8 +163,29 @@ class LoadLoraWeights(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, lora_name: str) -> io.NodeOutput:
+        return io.NodeOutput(_read_file(lora_name))
+
+
+def _read_file(lora_name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file in a folder for LoRAs; nothing else that a file may hold is ever loaded."""
+    try:
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        return io.NodeOutput(comfy.utils.load_torch_file(path, safe_load=True))
+        weights = comfy.utils.load_torch_file(path, safe_load=True)
+    except Exception as error:  # a damaged file raises anything
+        raise _unreadable(lora_name, _reason(error)) from error
+    if not (isinstance(weights, dict) and all(isinstance(weight, torch.Tensor) for weight in weights.values())):
+        raise _unreadable(lora_name, "it holds other things than weights")
+    return weights
+
+
+def _unreadable(lora_name: str, reason: str) -> InvalidInput:
+    return InvalidInput(f"lora_name {lora_name!r} cannot be read ({reason}); download it again or choose another")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # PyTorch's own text tells how to load it all the same
+        return "it is damaged or holds other things than weights"
+    return shorten(str(error).partition("\n")[0], 200) or type(error).__name__
 
 
 class LoraBlend(io.ComfyNode):
@@ -196,6 +220,7 @@ class LoraBlend(io.ComfyNode):
         patched.add_wrapper_with_key(
             WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend", _BlendedLoras(*layers, alphas_input(alphas))
         )
+        run_uncompiled(patched, "LoRA Blend")
         return io.NodeOutput(patched)
 
 
@@ -205,12 +230,16 @@ class _BlendedLoras:
     def __init__(self, start: dict[str, LowRank], end: dict[str, LowRank], alphas: Alphas) -> None:
         self.start, self.end, self.alphas = start, end, alphas
 
+    def __deepcopy__(self, memo: Any) -> "_BlendedLoras":
+        return self  # ComfyUI copies a MODEL's options with each clone; the LoRAs need no copies
+
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         unet: nn.Module = executor.class_obj
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
         with named("LoRA Blend"):
-            alphas = alphas_under_way(len(args[0]), options, self.alphas)
-            with blended_loras(_located(unet, self.start), _located(unet, self.end), alphas):
+            rows = len(args[0])
+            alphas = alphas_under_way(rows, options, self.alphas)
+            with blended_loras(_located(unet, self.start), _located(unet, self.end), alphas, rows=rows):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
 
 
@@ -221,6 +250,7 @@ def _located(unet: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, Low
 def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
     """Path in the UNet -> update."""
     key_map = _names_of_layers(model)
+    _check_alphas(lora, name)
     try:
         found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map, log_missing=False)
     except KeyError as error:
@@ -232,8 +262,9 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
     layers = {}
     for key, adapter in found.items():
         path = key.removeprefix(NETWORK).removesuffix(".weight")
-        layers[path] = _low_rank(adapter, name, key)
+        parts = _down_up_alpha(adapter, name, key)
         try:
+            layers[path] = low_rank(*parts)
             check_shapes(model.model.diffusion_model.get_submodule(path), layers[path])
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from error
@@ -259,10 +290,17 @@ def _names_of_layers(model: Any) -> dict[str, str]:
     return comfy.lora.model_lora_keys_unet(model.model, names)  # type: ignore[no-any-return]
 
 
-def _low_rank(adapter: Any, name: str, key: str) -> LowRank:
+def _check_alphas(lora: dict[str, Any], name: str) -> None:
+    """Before ComfyUI reads them as one number each."""
+    for key, value in lora.items():
+        if key.endswith(".alpha") and value.numel() != 1 and not key.startswith(TEXT_ENCODER_PREFIXES):
+            raise InvalidInput(f"{name} has {value.numel()} values in {key!r} and must have one; use a whole LoRA")
+
+
+def _down_up_alpha(adapter: Any, name: str, key: str) -> tuple[torch.Tensor, torch.Tensor, float | None]:
     if not isinstance(adapter, LoRAAdapter):
         raise InvalidInput(f"{name} changes {key!r} by more than a LoRA layer; use a plain LoRA")
     up, down, alpha, mid, dora_scale, reshape = adapter.weights
     if mid is not None or dora_scale is not None or reshape is not None:
         raise InvalidInput(f"{name} uses Tucker layers, DoRA or reshaping, which cannot be blended; use a plain LoRA")
-    return LowRank(down, up, 1.0 if alpha is None else alpha / down.shape[0])
+    return down, up, alpha

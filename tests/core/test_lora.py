@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora import BLENDS, LowRank, blended_loras, check_shapes, read_lora
+from morph_pack.morph_core.lora import BLENDS, LowRank, blended_loras, check_shapes, low_rank, read_lora
 
 ALPHAS = (0.0, 0.2, 0.7, 1.0)
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -157,6 +157,32 @@ def test_a_batch_of_another_size_is_refused(unet, random_lora, rows):
         unet(latents(rows), 500, context(rows))
 
 
+@pytest.mark.parametrize("tiles", [1, 2, 6])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_layer_may_see_its_rows_in_tiles(tiles, runs):
+    """As HyperTile cuts them: all tiles of a row, then those of the next."""
+    layer, x = nn.Linear(6, 5), torch.randn(runs * 4, 12, 6, generator=torch.Generator().manual_seed(0))
+    start, end = (low_rank(torch.randn(2, 6), torch.randn(5, 2), None) for _ in range(2))
+    with blended_loras({layer: start}, {layer: end}, ALPHAS, rows=len(x)):
+        whole, tiled = layer(x), layer(x.reshape(len(x) * tiles, -1, 6))
+    torch.testing.assert_close(tiled.reshape(whole.shape), whole, rtol=0, atol=1e-6)
+    assert (whole[0] - layer(x)[0]).abs().max() > 0.1
+
+
+def test_rows_whose_frames_are_not_known_are_refused():
+    layer = nn.Linear(6, 5)
+    update = low_rank(torch.ones(2, 6), torch.ones(5, 2), None)
+    with blended_loras({layer: update}, {}, ALPHAS, rows=8):
+        for seen in (4, 12):
+            with pytest.raises(InvalidInput, match=f"a layer sees {seen} rows of a batch of 8.*leave out the patch"):
+                layer(torch.ones(seen, 6))
+    with (
+        blended_loras({layer: update}, {}, ALPHAS, rows=6),
+        pytest.raises(InvalidInput, match="4 frames, .* a batch of 6"),
+    ):
+        layer(torch.ones(12, 6))
+
+
 def test_nothing_is_left_behind(unet, random_lora):
     start, end = (read_lora(random_lora(unet, seed), unet) for seed in (1, 2))
     before = {name: value.clone() for name, value in unet.state_dict().items()}
@@ -193,6 +219,20 @@ def test_a_half_precision_unet_takes_single_precision_loras(unet, merged, random
         result = half(latents(1).bfloat16(), 500, context(1).bfloat16()).sample
     assert result.dtype == torch.bfloat16
     torch.testing.assert_close(result.float(), expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_lora_of_8_bits_next_to_any_other(unet, merged, random_lora, dtype):
+    start, end = random_lora(unet, 1), random_lora(unet, 2)
+    small = {key: value.to(dtype) for key, value in start.items()}
+    rounded = {key: value.float() for key, value in small.items()}
+    for first, second in ((small, end), (end, small), (small, small)):
+        read = (read_lora(first, unet), read_lora(second, unet))
+        with blended_loras(*read, (0.3,)):
+            result = unet(latents(1), 500, context(1)).sample
+        shares = [(rounded if lora is small else lora, share) for lora, share in ((first, 0.7), (second, 0.3))]
+        expected = merged(unet, *shares)(latents(1), 500, context(1)).sample
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
 
 
 def test_gradients_pass_through_to_the_input(unet, random_lora):
@@ -244,6 +284,16 @@ def test_half_a_layer_is_refused(unet, random_lora, missing):
     del weights[next(key for key in weights if missing in key)]
     with pytest.raises(InvalidInput, match="lora_unet_"):
         read_lora(weights, unet)
+
+
+def test_a_layer_of_rank_0_is_refused():
+    with pytest.raises(InvalidInput, match="rank 0"):
+        low_rank(torch.ones(0, 6), torch.ones(5, 0), torch.tensor(1.0))
+
+
+def test_an_alpha_of_several_values_is_refused():
+    with pytest.raises(InvalidInput, match="alpha has 3 values"):
+        low_rank(torch.ones(2, 6), torch.ones(5, 2), torch.ones(3))
 
 
 @pytest.mark.parametrize("extra", ["lora_mid.weight", "dora_scale"])

@@ -50,7 +50,7 @@ class _SDXL(comfy.supported_models.SDXL):
     unet_extra_config = {"num_heads": -1, "num_head_channels": 16}
 
 
-def _patcher(
+def patcher(
     config_class: type,
     unet_config: dict[str, Any],
     kind: ModelType,
@@ -70,17 +70,17 @@ def _patcher(
 
 def sd1() -> ModelPatcher:
     """As Stable Diffusion 1: 8 heads in all blocks, convolutions around the transformers."""
-    return _patcher(comfy.supported_models.SD15, UNET, ModelType.EPS)
+    return patcher(comfy.supported_models.SD15, UNET, ModelType.EPS)
 
 
 def sd2() -> ModelPatcher:
     """As Stable Diffusion 2: a width of heads, linear layers around the transformers, v prediction."""
-    return _patcher(_SD2, {**UNET, "use_linear_in_transformer": True}, ModelType.V_PREDICTION)
+    return patcher(_SD2, {**UNET, "use_linear_in_transformer": True}, ModelType.V_PREDICTION)
 
 
 def inpainting() -> ModelPatcher:
     """Stable Diffusion for inpainting: the latent, a mask and a masked latent come in."""
-    return _patcher(comfy.supported_models.SD15, {**UNET, "in_channels": 9}, ModelType.EPS)
+    return patcher(comfy.supported_models.SD15, {**UNET, "in_channels": 9}, ModelType.EPS)
 
 
 def sdxl(kind: ModelType = ModelType.EPS) -> ModelPatcher:
@@ -94,23 +94,23 @@ def sdxl(kind: ModelType = ModelType.EPS) -> ModelPatcher:
         "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
         "transformer_depth_middle": 2,
     }
-    return _patcher(_SDXL, config, kind, comfy.model_base.SDXL)
+    return patcher(_SDXL, config, kind, comfy.model_base.SDXL)
 
 
 def pruned() -> ModelPatcher:
     """As SSD-1B: layers of an SDXL taken out here and there."""
     config = {**UNET, "transformer_depth_output": [1, 1, 1, 0, 1, 1, 1, 1, 1], "use_linear_in_transformer": True}
-    return _patcher(_SD2, config, ModelType.EPS)
+    return patcher(_SD2, config, ModelType.EPS)
 
 
 def dit() -> ModelPatcher:
     """As Stable Diffusion 3: a transformer."""
-    return _patcher(comfy.supported_models.SD3, DIT, ModelType.FLOW, unet_model=OpenAISignatureMMDITWrapper)
+    return patcher(comfy.supported_models.SD3, DIT, ModelType.FLOW, unet_model=OpenAISignatureMMDITWrapper)
 
 
 def flow() -> ModelPatcher:
     """A UNet that is sampled by flow matching."""
-    return _patcher(comfy.supported_models.SD15, UNET, ModelType.FLOW)
+    return patcher(comfy.supported_models.SD15, UNET, ModelType.FLOW)
 
 
 def stored_as(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:

@@ -134,6 +134,15 @@ def test_gligen_is_refused(model: Any) -> None:
         sample(patched, conditioning(), NOISE, 1)
 
 
+@pytest.mark.parametrize("size", [0, -1, -2])
+def test_parts_of_no_frames_are_refused(model: Any, size: int) -> None:
+    with pytest.raises(InvalidInput, match=f"frames_per_batch must be at least 1 .* got {size}"):
+        InParts(size)
+    if size:  # 0 is all at once
+        with pytest.raises(InvalidInput, match="^Attention KV Inject: frames_per_batch must be between 0 and 1024"):
+            inject(model, ALPHAS, size)
+
+
 def test_alphas_of_another_number_are_refused_by_name(model: Any) -> None:
     with pytest.raises(InvalidInput, match="Attention KV Inject: alphas is for 7 frames but .* a batch of 5"):
         sample(inject(model, ALPHAS, 2), conditioning(), NOISE[:5], 2)

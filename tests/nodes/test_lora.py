@@ -9,9 +9,12 @@ import comfy.utils
 import folder_paths
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_train import SaveLoRA
+from safetensors.torch import save_file
 from torch import Tensor
 
+from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora import LoraWeights
 from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
 from morph_pack.morph_core.schedule import alphas_cumprod
@@ -197,6 +200,108 @@ def test_a_saved_lora_is_read_back(model: Any) -> None:
     (loaded,) = run("LoadLoraWeights", lora_name=file.name)
     assert_same_lora(loaded, lora)
     assert_blends_as_merged(model, loaded, lora)
+
+
+@pytest.fixture
+def loras(tmp_path: Path) -> Iterator[Path]:
+    """A folder for LoRAs."""
+    folders = folder_paths.folder_names_and_paths["loras"][0]
+    folders.append(str(tmp_path))
+    yield tmp_path
+    folders.remove(str(tmp_path))
+
+
+class _Harmful:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("harmed"),)
+
+
+def _truncated(file: Path) -> None:
+    save_file(random_lora(0), file)
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+UNREADABLE: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "truncated": ("a.safetensors", _truncated),
+    "empty": ("a.safetensors", lambda file: file.write_bytes(b"")),
+    "a web page": ("a.safetensors", lambda file: file.write_text("<!DOCTYPE html>" * 9)),
+    "a truncated pickle": ("a.pt", lambda file: file.write_bytes(b"PK" + bytes(100))),
+    "code": ("a.pt", lambda file: torch.save({"x": _Harmful()}, file)),
+    "a pickled list": ("a.pt", lambda file: torch.save([torch.ones(1), 2], file)),
+    "numbers": ("a.pt", lambda file: torch.save({"x": 1, "y": 2}, file)),
+    "a link to nowhere": ("a.safetensors", lambda file: file.symlink_to(file.with_name("gone"))),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_named(loras: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    name, write = UNREADABLE[kind]
+    write(loras / name)
+    monkeypatch.chdir(loras)
+    with pytest.raises(InvalidInput) as raised:
+        run("LoadLoraWeights", lora_name=name)
+    message = str(raised.value)
+    start, end = f"Load LoRA Weights: lora_name '{name}' cannot be read (", "); download it again or choose another"
+    assert message.startswith(start) and message.endswith(end), message
+    assert len(message) < 400 and "weights_only" not in message
+    assert not (loras / "harmed").exists()
+
+
+@pytest.mark.parametrize("name", ["folder.safetensors", "../secret.safetensors", "gone.safetensors"])
+def test_only_the_files_of_a_folder_for_loras_can_be_chosen(loras: Path, name: str) -> None:
+    (loras / "folder.safetensors").mkdir()
+    with pytest.raises(InvalidInput, match="^Load LoRA Weights: lora_name must be one of"):
+        run("LoadLoraWeights", lora_name=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_lora_of_8_bits_blends_next_to_any_other(model: Any, dtype: torch.dtype) -> None:
+    """As ComfyUI's own loader merges it."""
+    small = {key: value.to(dtype) for key, value in random_lora(0).items()}
+    noise = 10 * normal(2, 4, 8, 12)
+    (blend,) = run("LoraBlend", model=model, start=small, end=random_lora(1), alphas=(0.0, 1.0))
+    expected = [sample(with_lora(model, lora), conditioning(), noise, 2) for lora in (small, random_lora(1))]
+    result = sample(blend, conditioning(), noise, 2)
+    for row in (0, 1):
+        torch.testing.assert_close(result[row], expected[row][row], rtol=0, atol=1e-4)
+    assert (expected[0] - expected[1]).abs().max() > 0.01
+
+
+def changed(part: str, value: Callable[[Tensor], Tensor]) -> tuple[LoraWeights, str]:
+    """A LoRA with one value changed, and that value's name."""
+    lora = random_lora(0)
+    key = next(key for key in lora if key.endswith(part))
+    return {**lora, key: value(lora[key])}, key
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+@pytest.mark.parametrize("part", ["lora_down.weight", "lora_up.weight", "alpha"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loras_that_are_not_finite_are_refused(model: Any, name: str, part: str, value: float) -> None:
+    lora, key = changed(part, lambda tensor: torch.full_like(tensor, value))
+    with pytest.raises(InvalidInput, match=f"^LoRA Blend: {name} has values that are not finite .*{key[-20:]}"):
+        run("LoraBlend", **{"model": model, "start": random_lora(0), "end": random_lora(1), name: lora}, alphas=(0.0,))
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_loras_of_broken_shapes_are_refused(model: Any, name: str) -> None:
+    loras = {"start": random_lora(0), "end": random_lora(1)}
+    lora, key = changed("alpha", lambda alpha: alpha.expand(3))
+    with pytest.raises(InvalidInput, match=f"^LoRA Blend: {name} has 3 values in '{key}' and must have one"):
+        run("LoraBlend", model=model, **{**loras, name: lora}, alphas=(0.0,))
+    lora, key = changed("lora_down.weight", lambda down: down[:0])
+    lora[key.replace("lora_down", "lora_up")] = torch.empty(len(lora[key.replace("lora_down", "lora_up")]), 0)
+    with pytest.raises(InvalidInput, match=f"^LoRA Blend: {name}: a LoRA layer has rank 0"):
+        run("LoraBlend", model=model, **{**loras, name: lora}, alphas=(0.0,))
+
+
+def test_clones_of_a_model_share_the_loras(model: Any) -> None:
+    """ComfyUI copies a MODEL's options with each clone, which happens at every patch."""
+    (blend,) = run("LoraBlend", model=model, start=random_lora(0), end=random_lora(1), alphas=(0.0, 1.0))
+    one, other = (
+        patched.get_wrappers(WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend") for patched in (blend, blend.clone())
+    )
+    assert one and one[0] is other[0]
 
 
 def test_gradient_checkpointing_changes_only_the_memory(model: Any) -> None:
