@@ -178,7 +178,7 @@ class _Pair:
     def is_in(self, cond: dict[str, Any]) -> bool:
         """Whether the embedding that is sampled with is still the pair's, or some node has made another of it."""
         embedding = cond.get("cross_attn")
-        return embedding is not None and torch.equal(embedding, self.embedding)
+        return embedding is not None and torch.equal(embedding.to(self.embedding.device), self.embedding)
 
 
 def _both(source: list[Any], edited: list[Any], prompts: tuple[str, str]) -> list[Any]:
@@ -201,10 +201,10 @@ def _ids_of_pairs(conds: dict[str, list[dict[str, Any]]], prompts: tuple[str, st
     conds: a guider's, by their part in it. Raises `InvalidInput` where others are sampled in their place.
     """
     every = [cond for name in conds for cond in conds[name]]
-    told = conds.get("positive", every)
-    pairs = [cond.get(PAIR) for cond in told]
     if any("area" in cond for cond in every):
         raise InvalidInput("a prompt is limited to an area, which the other prompts' attention is not; use masks")
+    told = conds.get("positive", every)
+    pairs = [cond.get(PAIR) for cond in told]
     if not any(pairs):
         raise InvalidInput(f"KSampler's positive is another prompt; {ADVICE}")
     if not all(pairs):
@@ -216,7 +216,7 @@ def _ids_of_pairs(conds: dict[str, list[dict[str, Any]]], prompts: tuple[str, st
         )
     if not all(pair.is_in(cond) for pair, cond in zip(pairs, told, strict=True)):
         raise InvalidInput(f"a node on the way to KSampler's positive has changed the prompts; {ADVICE} without it")
-    return frozenset(cond["uuid"] for cond in every if cond.get(PAIR) and cond[PAIR].prompts == prompts)
+    return frozenset(cond["uuid"] for cond in told)
 
 
 @dataclass(frozen=True)
