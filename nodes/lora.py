@@ -230,9 +230,6 @@ class _BlendedLoras:
     def __init__(self, start: dict[str, LowRank], end: dict[str, LowRank], alphas: Alphas) -> None:
         self.start, self.end, self.alphas = start, end, alphas
 
-    def __deepcopy__(self, memo: Any) -> "_BlendedLoras":
-        return self  # ComfyUI copies a MODEL's options with each clone; the LoRAs need no copies
-
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         unet: nn.Module = executor.class_obj
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]

@@ -31,9 +31,6 @@ class _Uncompiled:
         self.node = node
         self.has_said_so = False
 
-    def __deepcopy__(self, memo: Any) -> "_Uncompiled":
-        return self  # ComfyUI copies a MODEL's options with each clone, and one message is enough
-
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         if "torch._dynamo" not in sys.modules:  # nothing was compiled yet; importing it takes seconds
             return executor(*args, **kwargs)

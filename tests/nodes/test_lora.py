@@ -9,7 +9,6 @@ import comfy.utils
 import folder_paths
 import pytest
 import torch
-from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_train import SaveLoRA
 from safetensors.torch import save_file
 from torch import Tensor
@@ -293,15 +292,6 @@ def test_loras_of_broken_shapes_are_refused(model: Any, name: str) -> None:
     lora[key.replace("lora_down", "lora_up")] = torch.empty(len(lora[key.replace("lora_down", "lora_up")]), 0)
     with pytest.raises(InvalidInput, match=f"^LoRA Blend: {name}: a LoRA layer has rank 0"):
         run("LoraBlend", model=model, **{**loras, name: lora}, alphas=(0.0,))
-
-
-def test_clones_of_a_model_share_the_loras(model: Any) -> None:
-    """ComfyUI copies a MODEL's options with each clone, which happens at every patch."""
-    (blend,) = run("LoraBlend", model=model, start=random_lora(0), end=random_lora(1), alphas=(0.0, 1.0))
-    one, other = (
-        patched.get_wrappers(WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend") for patched in (blend, blend.clone())
-    )
-    assert one and one[0] is other[0]
 
 
 def test_gradient_checkpointing_changes_only_the_memory(model: Any) -> None:

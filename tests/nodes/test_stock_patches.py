@@ -14,11 +14,10 @@ import comfy.samplers
 import nodes
 import pytest
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, with_lora
+from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, stock, with_lora
 
 EXTRAS = (
     *("advanced_samplers", "apg", "attention_multiply", "cfg", "custom_sampler", "differential_diffusion", "easycache"),
@@ -84,12 +83,8 @@ def _stock_nodes() -> None:
 
 
 def stock_node(node_id: str, **inputs: Any) -> Any:
-    """The first output of one of ComfyUI's own nodes, of its old kind or its new one."""
-    cls = nodes.NODE_CLASS_MAPPINGS[node_id]
-    is_new = issubclass(cls, io.ComfyNode)
-    with torch.inference_mode():
-        output = cls.execute(**inputs) if is_new else getattr(cls(), cls.FUNCTION)(**inputs)
-    return (output.result if isinstance(output, io.NodeOutput) else output)[0]
+    """The first output of one of ComfyUI's own nodes."""
+    return stock(nodes.NODE_CLASS_MAPPINGS[node_id], **inputs)[0]
 
 
 def with_patch(model: Any, node_id: str) -> Any:
