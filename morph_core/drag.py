@@ -15,7 +15,7 @@ from .attention import check_blocks, mixed_self_attention
 from .denoise import Denoise, unet_denoiser
 from .drag_latent import DragLatent, DragResult, drag_latent
 from .errors import InvalidInput
-from .features import DEFAULT_BLOCK, unet_features
+from .features import DEFAULT_BLOCK, up_block_features
 from .lora import blended_loras
 from .lora_fit import LoraFit
 from .morph import End, OnStage, lora_layers, prepare_end, stage_reporter
@@ -84,7 +84,7 @@ def drag_prepared(
     inverted = max(1, round(config.strength * config.steps))
     sigmas = ddim_sigmas(train_sigmas, config.steps, config.set_alpha_to_one)[config.steps - inverted :]
     denoise = unet_denoiser(model.unet, image.text, train_sigmas, model.prediction)
-    read = unet_features(model.unet, denoise, config.feature_block)
+    read = up_block_features(model.unet.up_blocks, denoise, config.feature_block)
     with blended_loras(lora_layers(model, image), {}, (0.0,)):
         with torch.no_grad():
             x = image.latent * latent_scale(sigmas[-1])

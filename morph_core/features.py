@@ -1,17 +1,13 @@
 """A UNet's decoder features, with gradients, at the cost of no more of the network than is asked for."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from .denoise import Denoise
 from .errors import InvalidInput
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
 
 ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 """From x (1, C, h, w) in sigma space, a sigma and whether z0 is wanted to features (1, D, H, W) in float32 and z0."""
@@ -31,22 +27,21 @@ def check_block(block: str) -> None:
         raise InvalidInput(f"feature_block must be one of {', '.join(FEATURE_BLOCKS)}; got {block!r}")
 
 
-def unet_features(unet: "UNet2DConditionModel", denoise: Denoise, block: str = DEFAULT_BLOCK) -> ReadFeatures:
-    """The output of one up block of `unet`, resized bilinearly to `CELLS_PER_LATENT_CELL` times the latent's sides.
+def up_block_features(up_blocks: Sequence[nn.Module], denoise: Denoise, block: str = DEFAULT_BLOCK) -> ReadFeatures:
+    """The output of one of a UNet's up blocks, resized bilinearly to `CELLS_PER_LATENT_CELL` times the latent's sides.
 
-    denoise: runs `unet` once, see `unet_denoiser`. block: a key of `FEATURE_BLOCKS`; DragDiffusion reads the second to
-    last of four. When z0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block
-    that there is not.
+    denoise: runs the UNet once. block: a key of `FEATURE_BLOCKS`; DragDiffusion reads the second to last of four. When
+    z0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block that there is not.
     """
     check_block(block)
-    if len(unet.up_blocks) < -FEATURE_BLOCKS[block]:
-        raise InvalidInput(f"feature_block is the {block} but the model has {len(unet.up_blocks)} up blocks")
-    layer = unet.up_blocks[FEATURE_BLOCKS[block]]
+    if len(up_blocks) < -FEATURE_BLOCKS[block]:
+        raise InvalidInput(f"feature_block is the {block} but the model has {len(up_blocks)} up blocks")
+    layer = up_blocks[FEATURE_BLOCKS[block]]
 
     def read(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[Tensor, Tensor | None]:
         seen: list[Tensor] = []
 
-        def keep(module: torch.nn.Module, args: Any, output: Tensor) -> None:
+        def keep(module: nn.Module, args: Any, output: Tensor) -> None:
             seen.append(output)
             if not wants_x0:
                 raise _BlockReached

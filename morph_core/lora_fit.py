@@ -3,21 +3,15 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
-from .denoise import OnStep, Prediction
+from .backbone import Backbone, Text
+from .denoise import OnStep
 from .errors import InvalidInput
 from .lora import PREFIX, LoraWeights
 from .packages import check_version
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
-ATTENTION_PROJECTIONS = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 @dataclass(frozen=True)
@@ -45,44 +39,35 @@ class FittedLora:
 
 
 def fit_lora(
-    unet: "UNet2DConditionModel",
-    latent: Tensor,
-    context: Tensor,
-    train_alphas: Tensor,
-    config: LoraFit | None = None,
-    prediction: Prediction = "epsilon",
-    added: Mapping[str, Any] | None = None,
-    on_step: OnStep | None = None,
+    backbone: Backbone, latent: Tensor, text: Text, config: LoraFit | None = None, on_step: OnStep | None = None
 ) -> FittedLora:
-    """Train a LoRA on all attention projections to predict the noise in one latent; the UNet stays as it was.
+    """Train a LoRA on all attention projections to predict the noise in one latent; the network stays as it was.
 
-    latent: (1, C, H, W), scaled. context: (1, T, D) text embedding. train_alphas: (T,) ᾱ of the model. added: what else
-    the UNet is called with, see `unet_denoiser`. Noise and timestep are drawn anew each step from `config.seed`. LoRA
-    and optimiser are float32 whatever the UNet is; the loss of a float16 UNet is scaled, so that small gradients
-    survive (Micikevicius et al. 2018). Raises `InvalidInput` for a batch and when the loss is not finite.
+    latent: (1, C, H, W), scaled. text: of one prompt. Noise and timestep are drawn anew each step from `config.seed`.
+    The loss is the mean square error of the network's own output, whatever it predicts. LoRA and optimiser are float32
+    whatever the network is; the loss of a float16 network is scaled, so that small gradients survive (Micikevicius et
+    al. 2018). Raises `InvalidInput` for a batch and when the loss is not finite.
     """
     check_version("torch")
     config = config or LoraFit()
     if len(latent) != 1:
         raise InvalidInput(f"a LoRA is fitted to one image, got a batch of {len(latent)}")
     generator = torch.Generator().manual_seed(config.seed)
-    x0 = latent.float()
+    x0, sigmas, dtype = latent.float(), backbone.sigmas.to(latent.device), backbone.dtype
+    denoise = backbone.denoiser(text)
     losses = []
-    with trainable_lora(unet, config) as updates:
+    with trainable_lora(backbone, config) as updates:
         parameters = [parameter for update in updates.values() for parameter in update.parameters()]
         optimiser = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
-        scaler = torch.amp.GradScaler(x0.device.type, enabled=unet.dtype == torch.float16)
+        scaler = torch.amp.GradScaler(x0.device.type, enabled=dtype == torch.float16)
         for step in range(config.steps):
             noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-            t = torch.randint(len(train_alphas), (1,), generator=generator).to(x0.device)
-            alpha = train_alphas.to(x0.device)[t]
-            z = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
-            target = noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * x0
-            with torch.autocast(x0.device.type, unet.dtype, enabled=unet.dtype != torch.float32):
-                output = unet(z.to(unet.dtype), t, context.to(unet.dtype), **(added or {})).sample
-            loss = mse_loss(output.float(), target)
+            sigma = sigmas[int(torch.randint(len(sigmas), (1,), generator=generator))]
+            with torch.autocast(x0.device.type, dtype, enabled=dtype != torch.float32):
+                estimate = denoise(backbone.noised(x0, noise, sigma), sigma)
+            loss = ((estimate.float() - x0) * backbone.error_scale(sigma)).square().mean()
             if not torch.isfinite(loss):
-                raise InvalidInput(_why_not_finite(step, unet.dtype))
+                raise InvalidInput(_why_not_finite(step, dtype))
             optimiser.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimiser)
@@ -120,17 +105,15 @@ def _why_not_finite(updates: int, dtype: torch.dtype) -> str:
 
 
 @contextmanager
-def trainable_lora(unet: "UNet2DConditionModel", config: LoraFit) -> Iterator[dict[str, LayerUpdate]]:
-    """A fresh LoRA beside the UNet's attention projections, by their paths; gone on the way out.
+def trainable_lora(backbone: Backbone, config: LoraFit) -> Iterator[dict[str, LayerUpdate]]:
+    """A fresh LoRA beside the network's attention projections, by their paths; gone on the way out.
 
     Its matrices are what PEFT's are for `init_lora_weights="gaussian"`, and alone need gradients meanwhile.
     """
-    if getattr(unet, "peft_config", None):
-        raise InvalidInput("the UNet carries an adapter already; fuse or unload it before fitting a LoRA")
-    projections = {path: layer for path, layer in unet.named_modules() if path.endswith(ATTENTION_PROJECTIONS)}
-    needed_grad = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    projections, network = backbone.attention_projections(), backbone.network
+    needed_grad = [parameter for parameter in network.parameters() if parameter.requires_grad]
     hooks = []
-    unet.requires_grad_(False)
+    network.requires_grad_(False)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # the matrices are made on the CPU

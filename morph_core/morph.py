@@ -14,6 +14,7 @@ from . import ddim
 from .adain import adain
 from .alphas import Alphas, alpha_schedule, reschedule_alphas
 from .attention import check_blocks, check_share, last_mixed_sigma, mixed_self_attention
+from .backbone import Text, UnetBackbone
 from .denoise import Denoise, unet_denoiser
 from .errors import InvalidInput
 from .lora import LoraWeights, LowRank, blended_loras, check_blend, read_lora
@@ -111,7 +112,8 @@ def prepare_end(
     if lora is None:
         return End(latent, text, {})
     on_step = stage_reporter(on_stage, "fitting LoRA")
-    fitted = fit_lora(model.unet, latent, text, model.train_alphas, lora, model.prediction, on_step=on_step)
+    backbone = UnetBackbone(model.unet, model.train_alphas, model.prediction)
+    fitted = fit_lora(backbone, latent, Text(text), lora, on_step)
     return End(latent, text, fitted.weights)
 
 

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 
 from .errors import MissingPackage
 
-OLDER_BUILD = sys.version_info < (3, 12) or (sys.version_info < (3, 13) and sys.platform == "win32")
-BOUNDS = {  # as in requirements.txt, which says why; newer ones than these work as well where they are already there
-    "diffusers": ">=0.30,<0.33" if OLDER_BUILD else ">=0.30,<0.36",
+BOUNDS = {  # as in requirements.txt and requirements-library.txt
+    "diffusers": ">=0.30",
     "lpips": ">=0.1.4",
     "torch": ">=2.3",
     "torchvision": "",

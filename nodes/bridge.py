@@ -1,65 +1,134 @@
 """MODEL to what the core works on. The only file that looks inside ComfyUI's model objects."""
 
+import functools
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
 import torch
+import torch.utils.checkpoint
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..morph_core.denoise import Prediction
+from ..morph_core.backbone import ATTENTION_PROJECTIONS, Text
+from ..morph_core.denoise import Denoise
 from ..morph_core.errors import InvalidInput, UnsupportedModel
-from ..morph_core.unet_bridge import build_shared_unet
-from .weights import computing_weights
+from .shadow import pytorch_attention, shadow_model
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from diffusers import UNet2DConditionModel
-
-
-PREDICTIONS: dict[type, Prediction] = {
-    comfy.model_sampling.EPS: "epsilon",
-    comfy.model_sampling.V_PREDICTION: "v_prediction",
-}
 
 
 ALL_MEMORY = 1e20  # bytes; what gradients need is not known beforehand, so every other model makes room
+CHECKPOINTED = ("ResBlock", "BasicTransformerBlock")  # ComfyUI's classes of what a UNet is made of
+DOWN_UP_MIDDLE = {"down": 0, "up": 1, "mid": 2}  # the order in which diffusers has a UNet's parts
 
 
 @dataclass(frozen=True)
-class BridgedModel:
-    """A MODEL as the core takes it: a frozen UNet on its weights, its noise schedule and its prediction."""
+class ShadowBackbone:
+    """A MODEL as the core takes it: its network's shadow, and ComfyUI's own ways of calling it.
 
-    unet: "UNet2DConditionModel"
-    train_alphas: Tensor
-    prediction: Prediction
+    model: its `apply_model` scales, times, predicts and conditions as where the MODEL is sampled.
+    """
+
+    model: comfy.model_base.BaseModel
+    dtype: torch.dtype
     device: torch.device
 
-    def save_memory(self) -> None:
-        """Keep less of what gradients need, and compute it twice. Older diffusers want training mode for that, which
-        changes nothing else in networks without dropout.
-        """
-        self.unet.train().enable_gradient_checkpointing()
+    @property
+    def network(self) -> nn.Module:
+        """ComfyUI's own class."""
+        return self.model.diffusion_model  # type: ignore[no-any-return]
+
+    @property
+    def sigmas(self) -> Tensor:
+        """(T,) of the training timesteps, or as many of a continuous schedule, rising."""
+        return self.model.model_sampling.sigmas.to(self.device)
+
+    def denoiser(self, text: Text) -> Denoise:
+        """The network, told this. added: what ComfyUI makes of a CONDITIONING beside the text."""
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            rows = len(x)
+            told = {name: _rows(value, rows) for name, value in {"c_crossattn": text.context, **text.added}.items()}
+            options = {"optimized_attention_override": pytorch_attention}  # anew: networks write into it
+            return self.model.apply_model(x, sigma.expand(rows), transformer_options=options, **told)  # type: ignore[no-any-return]
+
+        return denoise
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """As the family has it."""
+        return self.model.model_sampling.noise_scaling(sigma, noise, x0)  # type: ignore[no-any-return]
+
+    def error_scale(self, sigma: Tensor) -> Tensor:
+        """Every family's estimate of x0 is linear in what its network returns; this is its slope, inverted."""
+        one = torch.ones(1, 1, 1, 1, device=self.device)
+        return 1 / self.model.model_sampling.calculate_denoised(sigma, one, torch.zeros_like(one)).abs().squeeze()
+
+    def attention_projections(self) -> dict[str, nn.Linear]:
+        """By diffusers' paths and in diffusers' order, so that a seed gives the LoRA that it gives there."""
+        names = diffusers_paths(self.model.model_config.unet_config)
+        layers = {
+            names.get(path, path): layer
+            for path, layer in self.network.named_modules()
+            if path.endswith(ATTENTION_PROJECTIONS)
+        }
+        return dict(sorted(layers.items(), key=lambda item: _place(item[0])))
+
+    def up_blocks(self) -> Sequence[nn.Module]:
+        """Their last layers: what a block returns, they return."""
+        blocks = self.model.model_config.unet_config["num_res_blocks"]
+        ends, end = [], -1
+        for residual_blocks in reversed(blocks):
+            end += residual_blocks + 1
+            ends.append(self.network.output_blocks[end][-1])
+        return ends
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep only what goes into each block, and compute the rest twice."""
+        for layer in self.network.modules():
+            if type(layer).__name__ in CHECKPOINTED:
+                layer.forward = functools.partial(torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def _rows(value: Any, rows: int) -> Any:
+    """What is said to one row, said to each."""
+    return comfy.utils.repeat_to_batch_size(value, rows) if isinstance(value, Tensor) else value
+
+
+def _place(path: str) -> tuple[Any, ...]:
+    """Where diffusers has the attention that a projection belongs to; its own projections stay in their order."""
+    stage, _, attention = path.rpartition(".to_")[0].partition("_block")
+    return DOWN_UP_MIDDLE.get(stage, 0), [int(number) for number in re.findall(r"\d+", attention)]
+
+
+def diffusers_paths(config: dict[str, Any]) -> dict[str, str]:
+    """Of a UNet's layers: ComfyUI's path to diffusers'."""
+    paths = comfy.utils.unet_to_diffusers(config).items()
+    return {own.rpartition(".")[0]: path.rpartition(".")[0] for path, own in paths if own.endswith(".weight")}
 
 
 def unet_config(model: "ModelPatcher") -> dict[str, Any]:
-    """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a text-to-image UNet."""
+    """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a UNet, or one of flow matching."""
     network = model.model.diffusion_model
     if not isinstance(network, UNetModel):
         raise UnsupportedModel(
             f"model is a {type(network).__name__}, not a UNet; load a Stable Diffusion 1.x, 2.x or XL checkpoint"
         )
-    _prediction(model)
-    config: dict[str, Any] = model.model.model_config.unet_config
-    if config["in_channels"] != config["out_channels"]:
-        raise UnsupportedModel("model is an inpainting or instruction model; load a text-to-image checkpoint")
-    return config
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.CONST):
+        raise UnsupportedModel(
+            "model is sampled by flow matching (CONST), which is not supported: load a Stable Diffusion 1.x, 2.x or XL "
+            "checkpoint, or connect it without that sampling patch"
+        )
+    return model.model.model_config.unet_config  # type: ignore[no-any-return]
 
 
 def up_block_of(output_block: int, config: dict[str, Any]) -> int:
@@ -67,42 +136,18 @@ def up_block_of(output_block: int, config: dict[str, Any]) -> int:
     return int(output_block // (config["num_res_blocks"][0] + 1))
 
 
-def _prediction(model: "ModelPatcher") -> Prediction:
-    """ComfyUI builds a model's sampling class from two bases: its schedule and what the network predicts."""
-    bases = type(model.get_model_object("model_sampling")).__bases__
-    known = [PREDICTIONS[base] for base in bases if base in PREDICTIONS]
-    if not known:
-        found = " and ".join(base.__name__ for base in bases)
-        raise UnsupportedModel(
-            f"model is sampled as {found}; epsilon (EPS) and v prediction are supported: load a Stable Diffusion 1.x, "
-            "2.x or XL checkpoint"
-        )
-    return known[0]
-
-
 @contextmanager
-def bridged(model: "ModelPatcher") -> Iterator[BridgedModel]:
-    """The MODEL, loaded with its patches, as a UNet that gradients go through; outside inference mode."""
-    config = unet_config(model)
+def shadowed(model: "ModelPatcher") -> Iterator[ShadowBackbone]:
+    """The MODEL, loaded with its patches, as a backbone that gradients go through; outside inference mode."""
+    unet_config(model)
     sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
-        schedule = type(sampling).__bases__[0].__name__
-        advice = (
-            "connect it without that sampling patch"
-            if "model_sampling" in model.object_patches
-            else "load a checkpoint with a discrete schedule, such as Stable Diffusion 1.x, 2.x or SDXL base"
-        )
-        raise UnsupportedModel(f"model is sampled as {schedule}; {advice}")
     _warn_of_patches(model)
     loaded = _with_weights_in_memory(model)
     comfy.model_management.load_models_gpu([loaded], memory_required=ALL_MEMORY, force_full_load=True)
-    network, device = loaded.model.diffusion_model, loaded.load_device
+    device = loaded.load_device
     dtype = loaded.model.manual_cast_dtype or loaded.model.get_dtype()
     with torch.inference_mode(False), torch.enable_grad():
-        state = computing_weights(network, device, dtype)
-        unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
-        sigmas = sampling.sigmas.detach().cpu().clone()
-        yield BridgedModel(unet, 1 / (1 + sigmas**2), _prediction(model), device)
+        yield ShadowBackbone(shadow_model(loaded.model, sampling, device, dtype), dtype, device)
 
 
 def _with_weights_in_memory(model: "ModelPatcher") -> "ModelPatcher":
@@ -120,7 +165,7 @@ def _with_weights_in_memory(model: "ModelPatcher") -> "ModelPatcher":
 
 
 def _warn_of_patches(model: "ModelPatcher") -> None:
-    """Say what of the MODEL is not in its weights, and so not in the bridge."""
+    """Say what of the MODEL is not in its weights, and so not in its shadow."""
     options = model.model_options.get("transformer_options", {})
     wrappers = [*model.wrappers.values(), *options.get("wrappers", {}).values()]
     unseen = {
@@ -139,7 +184,8 @@ def _warn_of_patches(model: "ModelPatcher") -> None:
 
 def check_latent(model: "ModelPatcher", samples: Tensor, name: str) -> None:
     """Raise when a latent (B, C, H, W) was made for another model. name: of the input."""
-    channels = unet_config(model)["in_channels"]
+    unet_config(model)
+    channels = model.get_model_object("latent_format").latent_channels
     if samples.shape[1] != channels:
         raise InvalidInput(
             f"{name} has {samples.shape[1]} channels, model takes {channels}; "

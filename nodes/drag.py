@@ -13,15 +13,13 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..morph_core.denoise import unet_denoiser
 from ..morph_core.drag_latent import PUBLISHED, DragLatent, DragResult, OnDrag, drag_latent, published
 from ..morph_core.errors import InvalidInput
-from ..morph_core.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, unet_features
+from ..morph_core.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, up_block_features
 from ..morph_core.paths import as_image, draw_paths
 from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
-from ..morph_core.schedule import sigmas_of
 from .adapters import CATEGORY, image_of_one, single_latent
-from .bridge import bridged, check_latent, scaled_latent
+from .bridge import check_latent, scaled_latent, shadowed
 from .inputs import checked
 from .prompt import Prompt, read_prompt
 from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
@@ -215,19 +213,17 @@ def _optimise(
     watch: OnDrag,
 ) -> tuple[DragResult, Tensor]:
     """The drag, and its two rows as a LATENT's samples."""
-    with bridged(model) as bridge:
+    with shadowed(model) as backbone:
         if options.checkpointing:
-            bridge.save_memory()
-        train_sigmas = sigmas_of(bridge.train_alphas).to(bridge.device)
-        text = prompt.to(bridge.device, bridge.unet.dtype)
-        denoise = unet_denoiser(bridge.unet, text.context, train_sigmas, bridge.prediction, text.added)
+            backbone.enable_gradient_checkpointing()
+        denoise = backbone.denoiser(prompt.to(backbone.device))
         result = drag_latent(
-            unet_features(bridge.unet, denoise, options.block),
+            up_block_features(backbone.up_blocks(), denoise, options.block),
             scaled_latent(model, samples),
-            sigmas.clone().to(bridge.device),
+            sigmas.clone().to(backbone.device),
             points,
             config,
-            None if mask is None else mask.clone().to(bridge.device),
+            None if mask is None else mask.clone().to(backbone.device),
             watch,
         )
         rows = torch.cat([result.original, result.dragged])

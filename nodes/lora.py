@@ -26,7 +26,7 @@ from .adapters import (
     progress,
     single_latent,
 )
-from .bridge import bridged, check_latent, scaled_latent, unet_config
+from .bridge import check_latent, scaled_latent, shadowed, unet_config
 from .frame_batches import alphas_under_way
 from .inputs import checked
 from .named_errors import named
@@ -122,20 +122,11 @@ class FitImageLora(io.ComfyNode):
         check_latent(model, samples, "latent")
         prompt = read_prompt(model, positive, "positive", samples)
         config = LoraFit(rank=rank, steps=steps, learning_rate=learning_rate, seed=seed)
-        with bridged(model) as bridge:
+        with shadowed(model) as backbone:
             if gradient_checkpointing:
-                bridge.save_memory()
-            text = prompt.to(bridge.device, bridge.unet.dtype)
-            fitted = fit_lora(
-                bridge.unet,
-                scaled_latent(model, samples),
-                text.context,
-                bridge.train_alphas,
-                config,
-                bridge.prediction,
-                text.added,
-                progress(steps),
-            )
+                backbone.enable_gradient_checkpointing()
+            text = prompt.to(backbone.device)
+            fitted = fit_lora(backbone, scaled_latent(model, samples), text, config, progress(steps))
         return io.NodeOutput(fitted.weights, {"loss": fitted.losses})
 
 

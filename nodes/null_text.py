@@ -1,17 +1,15 @@
 """Null-text Inversion: what to tell KSampler's unconditional prediction so that guidance follows an inversion."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core.denoise import Denoise, unet_denoiser
 from ..morph_core.null_text import NullText, null_text_inversion
-from ..morph_core.schedule import sigmas_of
 from .adapters import CATEGORY, progress
-from .bridge import bridged
+from .bridge import shadowed
 from .inputs import checked
 from .prompt import read_prompt
 from .trajectory import TrajectoryType, trajectory_input
@@ -102,19 +100,13 @@ class NullTextInversion(io.ComfyNode):
             for prompt, name in ((inverted.positive, "trajectory's prompt"), (negative, "negative"))
         )
         config = NullText(cfg, inner_steps, learning_rate, early_stop, budget)
-        with bridged(model) as bridge:
-            train_sigmas = sigmas_of(bridge.train_alphas).to(bridge.device)
-            told, untold = (prompt.to(bridge.device, torch.float32) for prompt in (told, untold))
-
-            def denoiser(context: Tensor, added: dict[str, Tensor]) -> Denoise:
-                typed = {name: value.to(bridge.unet.dtype) for name, value in added.items()}
-                return unet_denoiser(bridge.unet, context, train_sigmas, bridge.prediction, typed)
-
-            way = inverted.way.to(bridge.device)
+        with shadowed(model) as backbone:
+            conditional, unconditional = (prompt.to(backbone.device) for prompt in (told, untold))
+            way = inverted.way.to(backbone.device)
             result = null_text_inversion(
-                denoiser(told.context, told.added),
-                lambda embedding: denoiser(embedding, untold.added),
-                untold.context,
+                backbone.denoiser(conditional),
+                lambda embedding: backbone.denoiser(replace(unconditional, context=embedding)),
+                unconditional.context.float(),
                 way,
                 config,
                 progress(inner_steps * (len(way.sigmas) - 1)),

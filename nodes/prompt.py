@@ -1,7 +1,7 @@
-"""A CONDITIONING of one prompt as a UNet is called with it."""
+"""A CONDITIONING of one prompt as a network is called with it."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.sampler_helpers
@@ -9,6 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ..morph_core.backbone import Text
 from ..morph_core.errors import InvalidInput
 from .adapters import single_conditioning
 from .bridge import unet_config
@@ -18,24 +19,24 @@ ONLY_WHERE_SAMPLED = ("control", "gligen", "hooks", "area", "mask", "strength", 
 
 @dataclass(frozen=True)
 class Prompt:
-    """context: (1, T, D). added: what else the UNet takes; SDXL's vector of pooled text and sizes, (1, A).
+    """text: of one row, as ComfyUI calls the network with it. unseen: what has its effect outside of the network."""
 
-    unseen: what the CONDITIONING carries that has its effect outside of the network.
-    """
-
-    context: Tensor
-    added: dict[str, Tensor] = field(default_factory=dict)
+    text: Text
     unseen: tuple[str, ...] = ()
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Prompt":
-        """For optimising: as ordinary tensors of this type on this device. Says in the log what they leave out."""
+    def to(self, device: torch.device) -> Text:
+        """For optimising: ordinary tensors on this device. Says in the log what they leave out."""
         if self.unseen:
             logging.warning(
                 f"Morph & Drag: the prompt carries {', '.join(self.unseen)}, which has no effect in this node, only "
                 "where the model is sampled"
             )
-        added = {name: value.clone().to(device, dtype) for name, value in self.added.items()}
-        return Prompt(self.context.clone().to(device, dtype), added)
+        added = {name: _ordinary(value, device) for name, value in self.text.added.items()}
+        return Text(_ordinary(self.text.context, device), added)
+
+
+def _ordinary(value: Any, device: torch.device) -> Any:
+    return value.clone().to(device) if isinstance(value, Tensor) else value
 
 
 def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor) -> Prompt:
@@ -51,24 +52,25 @@ def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor)
             f"{name} is {embedding.shape[-1]} wide, model takes {config['context_dim']}; "
             "encode the prompt with this model's own CLIP"
         )
-    if not config.get("adm_in_channels"):
-        return Prompt(embedding, unseen=unseen)
-    vector = _vector(model, conditioning, name, samples)
-    if vector.shape[-1] != config["adm_in_channels"]:
+    added = _added(model, conditioning, name, samples)
+    width = config.get("adm_in_channels")
+    if width and added["y"].shape[-1] != width:
         raise InvalidInput(
-            f"{name} has a pooled output that makes a vector {vector.shape[-1]} wide, model takes "
-            f"{config['adm_in_channels']}; encode the prompt with this model's own CLIP"
+            f"{name} has a pooled output that makes a vector {added['y'].shape[-1]} wide, model takes {width}; "
+            "encode the prompt with this model's own CLIP"
         )
-    return Prompt(embedding, {"class_labels": vector}, unseen)
+    return Prompt(Text(embedding, added), unseen)
 
 
-def _vector(model: Any, conditioning: list[Any], name: str, samples: Tensor) -> Tensor:
-    """ComfyUI's own `y`: of the pooled output, the sizes in the CONDITIONING's options and, without, the latent's."""
+def _added(model: Any, conditioning: list[Any], name: str, samples: Tensor) -> dict[str, Any]:
+    """What ComfyUI itself makes of the CONDITIONING's options: pooled text and sizes, an inpainting model's picture."""
     conds = comfy.sampler_helpers.convert_cond(conditioning)
+    options = {"latent_image": samples, "denoise_mask": None, "seed": 0}
     try:
         (cond,) = comfy.samplers.encode_model_conds(
-            model.model.extra_conds, conds, samples, samples.device, prompt_type="positive"
+            model.model.extra_conds, conds, samples, samples.device, prompt_type="positive", **options
         )
     except KeyError as error:
         raise InvalidInput(f"{name} has no {error.args[0]}; encode the prompt with this model's own CLIP") from error
-    return cond["model_conds"]["y"].cond
+    inputs = {key: value.process_cond(1, area=None).cond for key, value in cond["model_conds"].items()}
+    return {key: value for key, value in inputs.items() if key != "c_crossattn"}

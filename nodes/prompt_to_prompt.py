@@ -21,6 +21,7 @@ from .frame_batches import PART
 from .inputs import checked
 from .named_errors import named
 from .predictions import BLEND, step_under_way, wrap_prediction
+from .uncompiled import run_uncompiled
 from .versions import schema
 
 NODE = "Prompt To Prompt"
@@ -108,6 +109,7 @@ class PromptToPrompt(io.ComfyNode):
         patched = model.clone()
         prompts = (source_prompt, edited_prompt)
         _Control(edit, prompts).patch(patched, config)
+        run_uncompiled(patched, NODE)
         return io.NodeOutput(patched, _both(source.encoded(), edited.encoded(), prompts))
 
 

@@ -20,7 +20,9 @@ if sys.version_info < (3, 10):  # noqa: UP036 - not installed yet, so nothing el
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+LIBRARY = [ROOT / "requirements.txt", ROOT / "requirements-library.txt"]
 WITH_COMFYUI = ("tests/nodes", "tests/workflows", "tests/browser")
+WORKERS = ("-n", "2", "--dist", "loadfile")  # two processes, each with one thread
 NO_TESTS = 5  # pytest's exit code where the arguments leave none
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [[str(ROOT / "scripts" / "demo.py")]],
@@ -67,7 +69,7 @@ class Environment:
 
     def install_for_tests(self, comfyui: Path | None) -> None:
         """Install the pack's requirements, the tests' and those of a ComfyUI, and its newest front end."""
-        files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
+        files = [*LIBRARY, ROOT / "requirements-dev.txt"]
         if comfyui:
             files.append(self._needed_to_start(comfyui))
         self.install(files)
@@ -117,9 +119,11 @@ def test(arguments: list[str]) -> int:
         environment.install_for_tests(comfyui)
         tests = WITH_COMFYUI if number and not names_tests else ()
         variables = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
+        if not arguments:
+            variables |= {"OMP_NUM_THREADS": "1"}
         if number:
             variables |= {"MORPH_FRONT_END_ROOT": str(environment.newest_front_end)}
-        code = run(environment.python, ["-m", "pytest", *tests, *arguments], **variables)
+        code = run(environment.python, ["-m", "pytest", *tests, *(arguments or WORKERS)], **variables)
         name = f"ComfyUI {version_of(comfyui)} in {comfyui}" if comfyui else "no ComfyUI"
         results[name] = 0 if number and code == NO_TESTS else code
     for name, code in results.items():
@@ -137,7 +141,7 @@ def main() -> int:
     environment = Environment()
     environment.make()
     if task == "demo":
-        environment.install([ROOT / "requirements.txt"])
+        environment.install(LIBRARY)
     else:
         environment.install_for_tests(next((folder for folder in find_comfyuis() if folder.is_dir()), None))
     for command in COMMANDS[task]:

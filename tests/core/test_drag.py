@@ -12,7 +12,7 @@ from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.drag import Drag, drag, drag_prepared
 from morph_pack.morph_core.drag_latent import DragLatent, drag_latent, published
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.features import unet_features
+from morph_pack.morph_core.features import up_block_features
 from morph_pack.morph_core.lora import blended_loras, read_lora
 from morph_pack.morph_core.lora_fit import LoraFit
 from morph_pack.morph_core.morph import prepare_end
@@ -181,7 +181,7 @@ def test_the_latent_is_dragged_as_drag_latent_does_with_the_images_lora(model, i
     with blended_loras(read_lora(end.lora, model.unet), {}, (0.0,)):
         with torch.no_grad():
             x = ddim.invert(denoise, end.latent, sigmas[5:])
-        read = unet_features(model.unet, denoise, "last up block")
+        read = up_block_features(model.unet.up_blocks, denoise, "last up block")
         expected = drag_latent(read, x, sigmas[5:], points, config.latent, mask)
     torch.testing.assert_close(result.dragged, expected.dragged)
     assert result.losses == pytest.approx(expected.losses)

@@ -5,7 +5,7 @@ import torch
 
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.features import CELLS_PER_LATENT_CELL, FEATURE_BLOCKS, unet_features
+from morph_pack.morph_core.features import CELLS_PER_LATENT_CELL, FEATURE_BLOCKS, up_block_features
 from morph_pack.morph_core.points import from_grid, to_grid
 from morph_pack.morph_core.schedule import alphas_cumprod, sigmas_of
 from morph_pack.morph_core.tracking import sample_bilinear
@@ -52,7 +52,7 @@ def hooks_of(unet):
 @EVERY_BLOCK
 def test_features_are_the_blocks_output_at_four_times_the_latents_resolution(unet, denoise, block):
     x = latent()
-    features, _ = unet_features(unet, denoise, block)(x, SIGMA, False)
+    features, _ = up_block_features(unet.up_blocks, denoise, block)(x, SIGMA, False)
     raw = raw_features(unet, denoise, block, x)
     assert torch.equal(features, torch.nn.functional.interpolate(raw, (32, 32), mode="bilinear"))
 
@@ -60,7 +60,7 @@ def test_features_are_the_blocks_output_at_four_times_the_latents_resolution(une
 @EVERY_BLOCK
 def test_a_place_of_the_image_is_at_the_same_place_in_the_features(unet, denoise, block):
     x = latent(8, 16)
-    features, _ = unet_features(unet, denoise, block)(x, SIGMA, False)
+    features, _ = up_block_features(unet.up_blocks, denoise, block)(x, SIGMA, False)
     raw = raw_features(unet, denoise, block, x)
     assert features.shape[-2:] == (32, 64)
     rows, columns = torch.meshgrid(torch.arange(32), torch.arange(64), indexing="ij")
@@ -71,7 +71,7 @@ def test_a_place_of_the_image_is_at_the_same_place_in_the_features(unet, denoise
 
 @EVERY_BLOCK
 def test_features_are_the_same_whether_z0_is_wanted_or_not(unet, denoise, block):
-    read, x = unet_features(unet, denoise, block), latent()
+    read, x = up_block_features(unet.up_blocks, denoise, block), latent()
     alone, nothing = read(x, SIGMA, False)
     beside, x0 = read(x, SIGMA, True)
     assert torch.equal(alone, beside)
@@ -80,7 +80,7 @@ def test_features_are_the_same_whether_z0_is_wanted_or_not(unet, denoise, block)
 
 @EVERY_BLOCK
 def test_z0_is_the_denoisers(unet, denoise, block):
-    _, x0 = unet_features(unet, denoise, block)(latent(), SIGMA, True)
+    _, x0 = up_block_features(unet.up_blocks, denoise, block)(latent(), SIGMA, True)
     assert torch.equal(x0, denoise(latent(), SIGMA))
 
 
@@ -89,7 +89,7 @@ def test_what_comes_after_the_block_is_computed_only_for_z0(unet, denoise, block
     later = [*unet.up_blocks[FEATURE_BLOCKS[block] :][1:], unet.conv_norm_out, unet.conv_out]
     calls = [Called(module) for module in later]
     before = Called(unet.up_blocks[0])
-    read = unet_features(unet, denoise, block)
+    read = up_block_features(unet.up_blocks, denoise, block)
     read(latent(), SIGMA, False)
     assert before.count == 1 and [call.count for call in calls] == [0] * len(later)
     read(latent(), SIGMA, True)
@@ -97,14 +97,14 @@ def test_what_comes_after_the_block_is_computed_only_for_z0(unet, denoise, block
 
 
 def test_the_blocks_are_three_different_ones(unet, denoise):
-    maps = [unet_features(unet, denoise, block)(latent(), SIGMA, False)[0] for block in FEATURE_BLOCKS]
+    maps = [up_block_features(unet.up_blocks, denoise, block)(latent(), SIGMA, False)[0] for block in FEATURE_BLOCKS]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert (maps[first] - maps[second]).abs().max() > 0.1
 
 
 def test_the_published_block_is_the_default(unet, denoise):
     assert FEATURE_BLOCKS[SECOND_TO_LAST] == -2 and CELLS_PER_LATENT_CELL == 4
-    default, named = (unet_features(unet, denoise, *block) for block in ((), (SECOND_TO_LAST,)))
+    default, named = (up_block_features(unet.up_blocks, denoise, *block) for block in ((), (SECOND_TO_LAST,)))
     assert torch.equal(default(latent(), SIGMA, False)[0], named(latent(), SIGMA, False)[0])
 
 
@@ -117,7 +117,7 @@ def gradient(read, wants_x0):
 
 
 def test_the_gradient_is_that_of_a_whole_pass(unet, denoise):
-    read = unet_features(unet, denoise)
+    read = up_block_features(unet.up_blocks, denoise)
     short, whole = gradient(read, False), gradient(read, True)
     assert torch.equal(short, whole)
     assert whole.abs().max() > 0.1
@@ -125,7 +125,7 @@ def test_the_gradient_is_that_of_a_whole_pass(unet, denoise):
 
 def test_the_gradient_is_the_slope(unet, denoise):
     unet.double()
-    read = unet_features(unet, unet_denoiser(unet, torch.ones(1, 5, 16), TRAIN_SIGMAS))
+    read = up_block_features(unet.up_blocks, unet_denoiser(unet, torch.ones(1, 5, 16), TRAIN_SIGMAS))
     x = latent().double().requires_grad_()
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     read(x, SIGMA, False)[0].square().mean().backward()
@@ -136,7 +136,7 @@ def test_the_gradient_is_the_slope(unet, denoise):
 
 def test_z0_has_a_gradient_too(unet, denoise):
     x = latent().requires_grad_()
-    _, x0 = unet_features(unet, denoise)(x, SIGMA, True)
+    _, x0 = up_block_features(unet.up_blocks, denoise)(x, SIGMA, True)
     direct = latent().requires_grad_()
     x0.square().sum().backward()
     denoise(direct, SIGMA).square().sum().backward()
@@ -144,7 +144,7 @@ def test_z0_has_a_gradient_too(unet, denoise):
 
 
 def test_features_follow_the_latent(unet, denoise):
-    read, x = unet_features(unet, denoise), latent()
+    read, x = up_block_features(unet.up_blocks, denoise), latent()
     other = x.flip(-1)
     assert (read(x, SIGMA, False)[0] - read(other, SIGMA, False)[0]).abs().max() > 0.1
     assert torch.equal(read(x, SIGMA, False)[0], read(x, SIGMA, False)[0])
@@ -152,16 +152,16 @@ def test_features_follow_the_latent(unet, denoise):
 
 def test_a_half_precision_models_features_are_float32(unet):
     text = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(2))
-    whole, _ = unet_features(unet, unet_denoiser(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
+    whole, _ = up_block_features(unet.up_blocks, unet_denoiser(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
     unet.to(torch.bfloat16)
-    half, _ = unet_features(unet, unet_denoiser(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
+    half, _ = up_block_features(unet.up_blocks, unet_denoiser(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
     assert half.dtype == torch.float32
     assert (half - whole).abs().mean() < 0.05 * whole.abs().mean()
 
 
 @pytest.mark.parametrize("wants_x0", [False, True])
 def test_no_hook_stays(unet, denoise, wants_x0):
-    unet_features(unet, denoise)(latent(), SIGMA, wants_x0)
+    up_block_features(unet.up_blocks, denoise)(latent(), SIGMA, wants_x0)
     assert hooks_of(unet) == []
 
 
@@ -173,7 +173,7 @@ def test_an_exception_of_the_denoiser_passes_and_leaves_no_hook(unet, denoise, w
         raise KeyboardInterrupt("stop")
 
     with pytest.raises(KeyboardInterrupt, match="stop"):
-        unet_features(unet, broken)(latent(), SIGMA, wants_x0)
+        up_block_features(unet.up_blocks, broken)(latent(), SIGMA, wants_x0)
     assert hooks_of(unet) == []
 
 
@@ -184,7 +184,7 @@ def test_an_exception_inside_the_network_passes_and_leaves_no_hook(unet, denoise
 
     broken = getattr(unet, place).register_forward_pre_hook(out_of_memory)
     with pytest.raises(MemoryError, match=place):
-        unet_features(unet, denoise)(latent(), SIGMA, wants_x0)
+        up_block_features(unet.up_blocks, denoise)(latent(), SIGMA, wants_x0)
     broken.remove()
     assert hooks_of(unet) == []
     assert torch.isfinite(denoise(latent(), SIGMA)).all()  # whole passes are whole again
@@ -192,25 +192,25 @@ def test_an_exception_inside_the_network_passes_and_leaves_no_hook(unet, denoise
 
 def test_the_hooks_of_others_stay(unet, denoise):
     others = Called(unet.up_blocks[-2])
-    unet_features(unet, denoise)(latent(), SIGMA, False)
+    up_block_features(unet.up_blocks, denoise)(latent(), SIGMA, False)
     assert len(hooks_of(unet)) == 1 and others.count == 1
 
 
 @pytest.mark.parametrize("block", ["", "up_blocks.2", "first up block", "Last up block"])
 def test_an_unknown_block_is_refused_and_the_known_are_told(unet, denoise, block):
     with pytest.raises(InvalidInput, match="feature_block must be one of") as refused:
-        unet_features(unet, denoise, block)
+        up_block_features(unet.up_blocks, denoise, block)
     assert repr(block) in str(refused.value) and all(name in str(refused.value) for name in FEATURE_BLOCKS)
 
 
 @pytest.mark.parametrize("block", [SECOND_TO_LAST, "third to last up block"])
 def test_a_block_that_the_model_lacks_is_refused(small_unet, denoise, block):
     with pytest.raises(InvalidInput, match=f"feature_block is the {block} but the model has 1 up block"):
-        unet_features(small_unet, denoise, block)
+        up_block_features(small_unet.up_blocks, denoise, block)
 
 
 def test_the_only_block_of_a_model_is_its_last(small_unet):
     denoise = unet_denoiser(small_unet, torch.ones(1, 5, 16), TRAIN_SIGMAS)
-    features, _ = unet_features(small_unet, denoise, "last up block")(latent(), SIGMA, False)
+    features, _ = up_block_features(small_unet.up_blocks, denoise, "last up block")(latent(), SIGMA, False)
     raw = raw_features(small_unet, denoise, "last up block", latent())
     assert torch.equal(features, torch.nn.functional.interpolate(raw, (32, 32), mode="bilinear"))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from morph_pack.morph_core.backbone import Text, UnetBackbone
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora import read_lora
 from morph_pack.morph_core.lora_fit import LoraFit, fit_lora, trainable_lora
@@ -37,6 +38,10 @@ def fixed_loss(unet, prediction="epsilon"):
     return (unet(z, t, context().expand(16, -1, -1)).sample - target).square().mean().item()
 
 
+def fit(unet, latent, context, config, prediction="epsilon", on_step=None):
+    return fit_lora(UnetBackbone(unet, ALPHAS, prediction), latent, Text(context), config, on_step)
+
+
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
@@ -45,7 +50,7 @@ def same(a, b):
 def test_the_fitted_lora_lowers_the_loss_on_its_latent(unet, merged, prediction):
     before = fixed_loss(unet, prediction)
     config = LoraFit(rank=8, steps=20, learning_rate=1e-2)
-    fitted = fit_lora(unet, latent(), context(), ALPHAS, config, prediction)
+    fitted = fit(unet, latent(), context(), config, prediction)
     assert fixed_loss(merged(unet, (fitted.weights, 1)), prediction) < 0.95 * before
     assert fixed_loss(merged(unet, (fitted.weights, -1)), prediction) > before
 
@@ -61,7 +66,7 @@ def test_the_weights_are_those_that_were_trained(unet, merged):
                 seen.append(unet(probe, 500, context()).sample)
 
     config = LoraFit(rank=3, steps=5, learning_rate=1e-2)
-    fitted = fit_lora(unet, latent(), context(), ALPHAS, config, on_step=look)
+    fitted = fit(unet, latent(), context(), config, on_step=look)
     torch.testing.assert_close(
         merged(unet, (fitted.weights, 1))(probe, 500, context()).sample, seen[0], rtol=0, atol=1e-5
     )
@@ -82,7 +87,7 @@ def noise_in(z, t):
 
 
 def test_the_unet_is_shown_the_latent_with_unit_noise_of_every_strength(unet, inputs):
-    fit_lora(unet, latent(), context(), ALPHAS, LoraFit(rank=1, steps=20))
+    fit(unet, latent(), context(), LoraFit(rank=1, steps=20))
     noises = torch.cat([noise_in(z, t) for z, t in inputs])
     assert noises.mean().item() == pytest.approx(0, abs=0.06)  # 4 deviations of 20·256 draws
     assert noises.std().item() == pytest.approx(1, abs=0.04)
@@ -95,9 +100,9 @@ def test_the_unet_is_shown_the_latent_with_unit_noise_of_every_strength(unet, in
 def test_it_is_plain_adamw_on_the_product_of_two_matrices(unet, inputs, prediction):
     """The same training written out: weights W + up·down given to the UNet, the noises those that were drawn."""
     config = LoraFit(rank=2, steps=4, learning_rate=1e-2, weight_decay=10.0)
-    fitted = fit_lora(unet, latent(), context(), ALPHAS, config, prediction)
+    fitted = fit(unet, latent(), context(), config, prediction)
     drawn = list(inputs)
-    untrained = fit_lora(unet, latent(), context(), ALPHAS, LoraFit(rank=2, steps=1, learning_rate=1e-20)).weights
+    untrained = fit(unet, latent(), context(), LoraFit(rank=2, steps=1, learning_rate=1e-20)).weights
     frozen = {"lora_unet_" + path.replace(".", "_"): path for path, _ in unet.named_modules()}
     names = sorted({key.split(".")[0] for key in untrained})
     downs = [untrained[f"{name}.lora_down.weight"].clone().requires_grad_() for name in names]
@@ -132,7 +137,7 @@ def silent(unet):
 
 
 def losses_of(unet, prediction, x0, config=SHORT):
-    return fit_lora(unet, torch.full((1, 4, 8, 8), x0), context(), ALPHAS, config, prediction).losses
+    return fit(unet, torch.full((1, 4, 8, 8), x0), context(), config, prediction).losses
 
 
 def test_epsilon_is_learnt_towards_unit_noise(silent):
@@ -154,25 +159,25 @@ def test_velocity_is_learnt_as_noise_less_latent(silent):
 
 def test_the_same_seed_gives_the_same_lora_whatever_the_global_generator_does(unet):
     torch.manual_seed(1)
-    first = fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+    first = fit(unet, latent(), context(), SHORT)
     torch.manual_seed(2)
     torch.rand(7)
-    second = fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+    second = fit(unet, latent(), context(), SHORT)
     assert first.losses == second.losses
     assert same(first.weights, second.weights)
 
 
 def test_another_seed_gives_another_lora(unet):
-    first = fit_lora(unet, latent(), context(), ALPHAS, SHORT)
-    other = fit_lora(unet, latent(), context(), ALPHAS, LoraFit(rank=2, steps=2, learning_rate=1e-3, seed=1))
+    first = fit(unet, latent(), context(), SHORT)
+    other = fit(unet, latent(), context(), LoraFit(rank=2, steps=2, learning_rate=1e-3, seed=1))
     assert first.losses != other.losses
     assert not any(torch.equal(first.weights[key], other.weights[key]) for key in first.weights if "lora_down" in key)
 
 
 def test_another_image_or_caption_gives_another_lora(unet):
-    first = fit_lora(unet, latent(), context(), ALPHAS, SHORT)
-    assert fit_lora(unet, latent(7), context(), ALPHAS, SHORT).losses != first.losses
-    assert fit_lora(unet, latent(), context(7), ALPHAS, SHORT).losses != first.losses
+    first = fit(unet, latent(), context(), SHORT)
+    assert fit(unet, latent(7), context(), SHORT).losses != first.losses
+    assert fit(unet, latent(), context(7), SHORT).losses != first.losses
 
 
 def cancel_at_one(step, total):
@@ -193,9 +198,9 @@ def test_the_unet_is_left_as_it_was(unet, on_step):
 
     if on_step:
         with pytest.raises(KeyboardInterrupt):
-            fit_lora(unet, latent(), context(), ALPHAS, SHORT, on_step=on_step)
+            fit(unet, latent(), context(), SHORT, on_step=on_step)
     else:
-        fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+        fit(unet, latent(), context(), SHORT)
 
     assert {name: id(module) for name, module in unet.named_modules()} == {k: id(m) for k, m in modules.items()}
     assert {name: id(value) for name, value in unet.named_parameters()} == {k: id(v) for k, v in tensors.items()}
@@ -211,7 +216,7 @@ def test_the_global_generators_are_left_as_they_were(unet, on_step):
     torch.manual_seed(5)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     try:
-        fit_lora(unet, latent(), context(), ALPHAS, SHORT, on_step=on_step)
+        fit(unet, latent(), context(), SHORT, on_step=on_step)
     except KeyboardInterrupt:
         assert on_step
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -222,7 +227,7 @@ def test_the_global_generators_are_left_as_they_were(unet, on_step):
 def test_the_generators_of_accelerators_are_left_alone(unet, monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+    fit(unet, latent(), context(), SHORT)
     assert seeded == []
 
 
@@ -235,7 +240,7 @@ def test_it_starts_as_pefts_gaussian_lora_does_and_computes_the_same(unet):
     )
     other.add_adapter(config)
     layers = {path: module for path, module in other.named_modules() if hasattr(module, "lora_A")}
-    with trainable_lora(unet, LoraFit(rank=3, seed=5)) as updates:
+    with trainable_lora(UnetBackbone(unet, ALPHAS), LoraFit(rank=3, seed=5)) as updates:
         assert updates.keys() == layers.keys()
         for path, update in updates.items():
             assert torch.equal(update.down.weight, layers[path].lora_A["default"].weight)
@@ -252,20 +257,20 @@ def test_a_unet_with_another_adapter_is_refused_and_keeps_it(unet):
     unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "other")
     before = unet(latent(), 500, context()).sample.detach()
     with pytest.raises(InvalidInput, match="carries an adapter already"):
-        fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+        fit(unet, latent(), context(), SHORT)
     torch.testing.assert_close(unet(latent(), 500, context()).sample, before)
 
 
 def test_two_fits_in_a_row_do_not_know_of_each_other(unet):
-    alone = fit_lora(copy.deepcopy(unet), latent(), context(), ALPHAS, SHORT)
-    fit_lora(unet, latent(7), context(), ALPHAS, SHORT)
-    second = fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+    alone = fit(copy.deepcopy(unet), latent(), context(), SHORT)
+    fit(unet, latent(7), context(), SHORT)
+    second = fit(unet, latent(), context(), SHORT)
     assert second.losses == alone.losses
     assert same(second.weights, alone.weights)
 
 
 def test_every_attention_projection_is_fitted_under_kohyas_names(unet):
-    weights = fit_lora(unet, latent(), context(), ALPHAS, SHORT).weights
+    weights = fit(unet, latent(), context(), SHORT).weights
     places = (
         "down_blocks_0_attentions_0",
         "mid_block_attentions_0",
@@ -283,7 +288,7 @@ def test_every_attention_projection_is_fitted_under_kohyas_names(unet):
 
 
 def test_shapes_dtype_and_scale_of_the_weights(unet):
-    weights = fit_lora(unet, latent(), context(), ALPHAS, SHORT).weights
+    weights = fit(unet, latent(), context(), SHORT).weights
     layers = read_lora(weights, unet)
     assert len(layers) == len(weights) / 3
     for layer, update in layers.items():
@@ -300,7 +305,7 @@ def test_diffusers_loads_the_lora_to_the_same_effect(unet, merged):
     from diffusers import StableDiffusionPipeline
 
     config = LoraFit(rank=3, steps=5, learning_rate=1e-2)
-    weights = fit_lora(unet, latent(), context(), ALPHAS, config).weights
+    weights = fit(unet, latent(), context(), config).weights
     expected = merged(unet, (weights, 1))(latent(), 500, context()).sample
     other = copy.deepcopy(unet)
     state, network_alphas = StableDiffusionPipeline.lora_state_dict(dict(weights))
@@ -312,9 +317,9 @@ def test_diffusers_loads_the_lora_to_the_same_effect(unet, merged):
 
 def test_a_half_precision_unet_is_fitted_in_single_precision(unet):
     config = LoraFit(rank=2, steps=5, learning_rate=1e-3)
-    exact = fit_lora(unet, latent(), context(), ALPHAS, config)
+    exact = fit(unet, latent(), context(), config)
     half = unet.to(torch.bfloat16)
-    fitted = fit_lora(half, latent(), context(), ALPHAS, config)
+    fitted = fit(half, latent(), context(), config)
     assert all(value.dtype == torch.float32 for value in fitted.weights.values())
     assert fitted.losses == pytest.approx(exact.losses, rel=0.03)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
@@ -326,14 +331,14 @@ def test_a_half_precision_unet_is_fitted_in_single_precision(unet):
 def test_the_latents_dtype_does_not_matter(unet):
     half = latent().half()
     assert same(
-        fit_lora(unet, half, context(), ALPHAS, SHORT).weights,
-        fit_lora(unet, half.float(), context(), ALPHAS, SHORT).weights,
+        fit(unet, half, context(), SHORT).weights,
+        fit(unet, half.float(), context(), SHORT).weights,
     )
 
 
 def test_progress_counts_every_step(unet):
     calls = []
-    fitted = fit_lora(unet, latent(), context(), ALPHAS, SHORT, on_step=lambda *call: calls.append(call))
+    fitted = fit(unet, latent(), context(), SHORT, on_step=lambda *call: calls.append(call))
     assert calls == [(1, 2), (2, 2)]
     assert len(fitted.losses) == 2
 
@@ -352,7 +357,7 @@ def test_impossible_settings_are_refused(name, value):
 
 def test_a_batch_of_latents_is_refused(unet):
     with pytest.raises(InvalidInput, match="a batch of 2"):
-        fit_lora(unet, torch.zeros(2, 4, 8, 8), context(), ALPHAS, SHORT)
+        fit(unet, torch.zeros(2, 4, 8, 8), context(), SHORT)
 
 
 def products_of(weights):
@@ -365,8 +370,8 @@ def test_a_half_precision_unet_learns_what_a_single_precision_one_does(unet):
     for parameter in unet.conv_out.parameters():
         parameter.data *= 1e-4
     config = LoraFit(rank=4, steps=6, learning_rate=1e-2)
-    expected = products_of(fit_lora(unet, latent(), context(), ALPHAS, config).weights)
-    found = products_of(fit_lora(copy.deepcopy(unet).half(), latent(), context(), ALPHAS, config).weights)
+    expected = products_of(fit(unet, latent(), context(), config).weights)
+    found = products_of(fit(copy.deepcopy(unet).half(), latent(), context(), config).weights)
     assert torch.cosine_similarity(found, expected, dim=0) > 0.8
 
 
@@ -374,11 +379,11 @@ def test_a_unet_that_overflows_is_refused(unet):
     unet.conv_out.weight.data[:] = float("inf")
     told = "not finite in {} before the first update: check the model, its prompt and the latent{}$"
     with pytest.raises(InvalidInput, match=told.format("torch.float32", "")):
-        fit_lora(unet, latent(), context(), ALPHAS, SHORT)
+        fit(unet, latent(), context(), SHORT)
     with pytest.raises(InvalidInput, match=told.format("torch.bfloat16", " or use float32")):
-        fit_lora(unet.bfloat16(), latent(), context(), ALPHAS, SHORT)
+        fit(unet.bfloat16(), latent(), context(), SHORT)
 
 
 def test_a_fit_that_diverges_is_refused_and_a_lower_learning_rate_is_advised(unet):
     with pytest.raises(InvalidInput, match=r"not finite after \d+ updates: lower learning_rate$"):
-        fit_lora(unet, latent(), context(), ALPHAS, LoraFit(rank=2, steps=20, learning_rate=1e20))
+        fit(unet, latent(), context(), LoraFit(rank=2, steps=20, learning_rate=1e20))

@@ -8,6 +8,7 @@ import torch
 from morph_pack.morph_core import ddim
 from morph_pack.morph_core.adain import adain
 from morph_pack.morph_core.alphas import alpha_schedule, reschedule_alphas
+from morph_pack.morph_core.backbone import Text, UnetBackbone
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
@@ -285,7 +286,7 @@ def test_the_whole_recipe_is_its_parts_put_together(model):
     prepared = []
     for image, caption in zip(images, CAPTIONS, strict=True):
         latent, text = model.encode_images(image), model.encode_text([caption])
-        fitted = fit_lora(model.unet, latent, text, model.train_alphas, SHORT_FIT)
+        fitted = fit_lora(UnetBackbone(model.unet, model.train_alphas), latent, Text(text), SHORT_FIT)
         prepared.append(End(latent, text, fitted.weights))
     expected = morph_ends(model, *prepared, FULL)
     torch.testing.assert_close(result.latents, expected.latents, rtol=0, atol=1e-5)
@@ -296,7 +297,7 @@ def test_an_end_is_its_latent_its_text_and_its_lora(model):
     end = prepare_end(model, picture(1), CAPTIONS[0], SHORT_FIT)
     assert torch.equal(end.latent, model.encode_images(picture(1)))
     assert torch.equal(end.text, model.encode_text([CAPTIONS[0]]))
-    fitted = fit_lora(model.unet, end.latent, end.text, model.train_alphas, SHORT_FIT)
+    fitted = fit_lora(UnetBackbone(model.unet, model.train_alphas), end.latent, Text(end.text), SHORT_FIT)
     assert end.lora.keys() == fitted.weights.keys()
     assert all(torch.equal(end.lora[key], fitted.weights[key]) for key in end.lora)
     assert prepare_end(model, picture(1), CAPTIONS[0], None).lora == {}
@@ -306,7 +307,9 @@ def test_an_end_is_its_latent_its_text_and_its_lora(model):
 def test_the_lora_of_a_velocity_model_is_fitted_to_velocities(model):
     end = prepare_end(model, picture(1), CAPTIONS[0], SHORT_FIT)
     fits = [
-        fit_lora(model.unet, end.latent, end.text, model.train_alphas, SHORT_FIT, prediction).weights
+        fit_lora(
+            UnetBackbone(model.unet, model.train_alphas, prediction), end.latent, Text(end.text), SHORT_FIT
+        ).weights
         for prediction in ("v_prediction", "epsilon")
     ]
     key = next(key for key in end.lora if "lora_up" in key)

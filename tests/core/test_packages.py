@@ -13,23 +13,8 @@ from morph_pack.morph_core.lora_fit import fit_lora
 from morph_pack.morph_core.packages import BOUNDS, needed
 from morph_pack.morph_core.perceptual import lpips_distances
 from morph_pack.morph_core.toy.model import new_autoencoder, new_unet
-from morph_pack.morph_core.unet_bridge import build_shared_unet
 
-CONFIG = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 32,
-    "channel_mult": (1,),
-    "num_res_blocks": [1],
-    "transformer_depth": [1],
-    "transformer_depth_output": [1, 1],
-    "transformer_depth_middle": 1,
-    "context_dim": 16,
-    "use_linear_in_transformer": False,
-    "num_heads": 4,
-}
 USERS = [  # every function of the core that imports a package, by the package
-    ("diffusers", lambda: build_shared_unet({}, CONFIG, {})),
     ("diffusers", new_unet),
     ("diffusers", new_autoencoder),
     ("lpips", lambda: lpips_distances(torch.zeros(2, 3, 32, 32))),
@@ -130,7 +115,7 @@ def test_a_newer_package_that_is_already_there_is_used(version, versions):
 def test_a_pytorch_too_old_to_fit_a_lora_is_never_replaced_by_a_command(versions):
     versions["torch"] = "2.2.1+cu121"
     with pytest.raises(MissingPackage, match=r"^torch 2\.2\.1\+cu121 is too old, 2\.3 or newer") as raised:
-        fit_lora(None, torch.zeros(1, 4, 8, 8), torch.zeros(1, 5, 16), torch.ones(10))
+        fit_lora(None, torch.zeros(1, 4, 8, 8), None)
     assert "pip" not in str(raised.value)
 
 

@@ -80,7 +80,9 @@ def sd2() -> ModelPatcher:
 
 def inpainting() -> ModelPatcher:
     """Stable Diffusion for inpainting: the latent, a mask and a masked latent come in."""
-    return patcher(comfy.supported_models.SD15, {**UNET, "in_channels": 9}, ModelType.EPS)
+    model = patcher(comfy.supported_models.SD15, {**UNET, "in_channels": 9}, ModelType.EPS)
+    model.model.set_inpaint()
+    return model
 
 
 def sdxl(kind: ModelType = ModelType.EPS) -> ModelPatcher:
@@ -95,6 +97,16 @@ def sdxl(kind: ModelType = ModelType.EPS) -> ModelPatcher:
         "transformer_depth_middle": 2,
     }
     return patcher(_SDXL, config, kind, comfy.model_base.SDXL)
+
+
+def cosxl() -> ModelPatcher:
+    """SDXL on a continuous schedule, with v prediction."""
+    return sdxl(ModelType.V_PREDICTION_EDM)
+
+
+def playground() -> ModelPatcher:
+    """SDXL that predicts as Karras et al. (2022) do."""
+    return sdxl(ModelType.EDM)
 
 
 def pruned() -> ModelPatcher:

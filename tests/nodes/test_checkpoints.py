@@ -17,25 +17,25 @@ import folder_paths
 import nodes
 import pytest
 import torch
+from comfy.model_sampling import EPS, V_PREDICTION
 from comfy_extras.nodes_train import SaveLoRA
 from torch import Tensor
 
 from morph_pack.morph_core import ddim
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.morph_core.schedule import sigmas_of
-from morph_pack.nodes.bridge import bridged, scaled_latent
+from morph_pack.nodes.bridge import scaled_latent, shadowed
 from morph_pack.nodes.prompt import read_prompt
 from morph_pack.nodes.sigmas import remaining_sigmas
 from morph_tests.checkpoints import FAMILIES, write_checkpoint
+from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.graph import drag_options, latent, normal, run, sample, stock, with_lora
-from morph_tests.nodes.test_bridge import through_bridge, through_comfyui
+from morph_tests.nodes.test_shadow import through_comfyui, through_shadow
 
 EXPECTED = {  # ComfyUI's class, what the network predicts, the latents' scale, text and pooled widths
-    "sd15": (comfy.model_base.BaseModel, "epsilon", 0.18215, 768, None),
-    "sd21_base": (comfy.model_base.BaseModel, "epsilon", 0.18215, 1024, None),
-    "sd21_768": (comfy.model_base.BaseModel, "v_prediction", 0.18215, 1024, None),
-    "sdxl": (comfy.model_base.SDXL, "epsilon", 0.13025, 2048, 1280),
+    "sd15": (comfy.model_base.BaseModel, EPS, 0.18215, 768, None),
+    "sd21_base": (comfy.model_base.BaseModel, EPS, 0.18215, 1024, None),
+    "sd21_768": (comfy.model_base.BaseModel, V_PREDICTION, 0.18215, 1024, None),
+    "sdxl": (comfy.model_base.SDXL, EPS, 0.13025, 2048, 1280),
 }
 SIZES = [(8, 8), (9, 13)]
 TIMESTEPS = [1, 800]
@@ -96,8 +96,7 @@ def test_the_family_is_read_from_the_file(checkpoint: Checkpoint) -> None:
     kind, prediction, scale, width, pooled_width = EXPECTED[checkpoint.family]
     ((embedding, options),) = checkpoint.positive
     assert type(checkpoint.model.model) is kind
-    with torch.inference_mode(), bridged(checkpoint.model) as bridge:
-        assert bridge.prediction == prediction
+    assert isinstance(checkpoint.model.model.model_sampling, prediction)
     samples = latent()["samples"]
     assert torch.equal(scaled_latent(checkpoint.model, samples), samples * scale)
     assert embedding.shape[-1] == width
@@ -106,7 +105,7 @@ def test_the_family_is_read_from_the_file(checkpoint: Checkpoint) -> None:
         assert complaint not in checkpoint.loading.lower()
 
 
-def assert_the_bridge_is_comfyuis_unet(model: Any, positive: Any) -> None:
+def assert_the_shadow_is_comfyuis_unet(model: Any, positive: Any) -> None:
     sigmas = model.get_model_object("model_sampling").sigmas
     for height, width in SIZES:
         for timestep in TIMESTEPS:
@@ -115,28 +114,27 @@ def assert_the_bridge_is_comfyuis_unet(model: Any, positive: Any) -> None:
             expected = through_comfyui(model, x, sigma, positive)
             noise = (x - expected) / sigma  # what the network said, in its own units
             assert 0.05 < noise.std() < 5
-            assert_close((x - through_bridge(model, x, sigma, positive)) / sigma, noise)
-    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+            assert_close((x - through_shadow(model, x, sigma, positive)) / sigma, noise)
     own = model.model.diffusion_model.state_dict()
-    with torch.inference_mode(), bridged(model) as bridge:
-        aliases = bridge.unet.state_dict()
-        assert len(aliases) == len(own)
+    with torch.inference_mode(), shadowed(model) as backbone:
+        aliases = backbone.network.state_dict()
+        assert aliases.keys() == own.keys()
         for name, alias in aliases.items():
-            assert alias.data_ptr() == own[names[name]].data_ptr(), name
+            assert alias.data_ptr() == own[name].data_ptr(), name
 
 
-def test_the_bridge_is_comfyuis_unet_on_its_own_memory(checkpoint: Checkpoint) -> None:
-    assert_the_bridge_is_comfyuis_unet(checkpoint.model, checkpoint.positive)
+def test_the_shadow_is_comfyuis_unet_on_its_own_memory(checkpoint: Checkpoint) -> None:
+    assert_the_shadow_is_comfyuis_unet(checkpoint.model, checkpoint.positive)
 
 
 @pytest.mark.full_size
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_bridge_is_comfyuis_unet_at_full_size(family: str, tmp_path: Path) -> None:
+def test_the_shadow_is_comfyuis_unet_at_full_size(family: str, tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / f"{family}_full.safetensors", family, full=True, text_encoders=False)
     model, _, _ = load(path)
     _, _, _, width, pooled_width = EXPECTED[family]
     options = {"pooled_output": normal(1, pooled_width)} if pooled_width else {}
-    assert_the_bridge_is_comfyuis_unet(model, [[normal(1, 77, width), options]])
+    assert_the_shadow_is_comfyuis_unet(model, [[normal(1, 77, width), options]])
     path.unlink()
     del model
     unload()
@@ -152,10 +150,8 @@ def test_what_is_inverted_is_sampled_back(checkpoint: Checkpoint, size: tuple[in
     sigmas = remaining_sigmas(model, "ddim_uniform", steps, start)
     with torch.inference_mode():
         prompt = read_prompt(model, positive, "positive", image["samples"])
-        with bridged(model) as bridge, torch.no_grad():
-            text = prompt.to(bridge.device, bridge.unet.dtype)
-            train_sigmas = sigmas_of(bridge.train_alphas)
-            denoise = unet_denoiser(bridge.unet, text.context, train_sigmas, bridge.prediction, text.added)
+        with diffusers_twin(model) as twin, torch.no_grad():
+            denoise = twin.denoiser(prompt.to(twin.device))
             expected = ddim.invert(denoise, scaled_latent(model, image["samples"]), sigmas)
     scale = EXPECTED[checkpoint.family][2]
     assert_close(noise["samples"] * scale, expected)
@@ -201,12 +197,10 @@ def test_diffusers_reads_a_fitted_lora(checkpoint: Checkpoint, fitted: dict[str,
     x, sigma, positive = normal(1, 4, 8, 12), torch.tensor(1.0), checkpoint.positive
     with torch.inference_mode():
         prompt = read_prompt(checkpoint.model, positive, "positive", x)
-        with bridged(checkpoint.model) as bridge, torch.no_grad():
-            weights, alphas, *_ = pipeline.lora_state_dict(dict(fitted), unet_config=bridge.unet.config)
-            pipeline.load_lora_into_unet(weights, alphas, bridge.unet)
-            text = prompt.to(bridge.device, bridge.unet.dtype)
-            train_sigmas = sigmas_of(bridge.train_alphas)
-            actual = unet_denoiser(bridge.unet, text.context, train_sigmas, bridge.prediction, text.added)(x, sigma)
+        with diffusers_twin(checkpoint.model) as twin, torch.no_grad():
+            weights, alphas, *_ = pipeline.lora_state_dict(dict(fitted), unet_config=twin.unet.config)
+            pipeline.load_lora_into_unet(weights, alphas, twin.unet)
+            actual = twin.denoiser(prompt.to(twin.device))(x, sigma)
     assert_close(actual, denoised(with_lora(checkpoint.model, fitted), positive))
 
 

@@ -15,6 +15,7 @@ import nodes
 import numpy as np
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
@@ -25,16 +26,17 @@ from morph_pack.morph_core.attention import mixed_self_attention
 from morph_pack.morph_core.denoise import Denoise, unet_denoiser
 from morph_pack.morph_core.drag_latent import PUBLISHED, DragLatent, DragResult, drag_latent, published
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.features import FEATURE_BLOCKS, unet_features
+from morph_pack.morph_core.features import FEATURE_BLOCKS, up_block_features
 from morph_pack.morph_core.lora import blended_loras, read_lora
 from morph_pack.morph_core.paths import as_image, colour_of
 from morph_pack.morph_core.points import parse_points
 from morph_pack.morph_core.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
-from morph_pack.nodes.bridge import bridged, scaled_latent
+from morph_pack.nodes.bridge import scaled_latent
 from morph_tests.comfy_host import ComfyHost, Prompt, RunFailed, running_comfyui
 from morph_tests.nodes import models
+from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
 
 STEPS, START = 10, 3
@@ -125,7 +127,7 @@ def core_drag(
     block: str = "second to last up block",
 ) -> DragResult:
     """The core's drag of a LATENT on the diffusers UNet."""
-    read = unet_features(core.unet, toy_denoiser(core), block)
+    read = up_block_features(core.unet.up_blocks, toy_denoiser(core), block)
     x, points = image_latent["samples"].clone() * SCALE_FACTOR, parse_points(as_text(PAIRS), SIZE)
     with blended_loras(read_lora(lora, core.unet) if lora else {}, {}, (0.0,)):
         return drag_latent(read, x, sigmas, points, config, None if mask is None else mask[None])
@@ -171,11 +173,11 @@ class TestIsTheCores:
         model, numbers = models.sd2(), SHORT["GoodDrag"]
         noise = {"samples": 3 * normal(1, 4, 8, 12) / 0.18215}
         actual = drag(model, noise, objective="GoodDrag", options=options(**numbers))
-        with torch.inference_mode(), bridged(model) as bridge:
-            train_sigmas = sigmas_of(bridge.train_alphas)
-            denoise = unet_denoiser(bridge.unet, conditioning()[0][0], train_sigmas, "v_prediction")
+        with torch.inference_mode(), diffusers_twin(model) as twin:
+            train_sigmas = sigmas_of(twin.train_alphas)
+            denoise = unet_denoiser(twin.unet, conditioning()[0][0], train_sigmas, "v_prediction")
             config, points = replace(published("GoodDrag"), **numbers), parse_points(as_text(PAIRS), SIZE)
-            read, x = unet_features(bridge.unet, denoise), scaled_latent(model, noise["samples"])
+            read, x = up_block_features(twin.unet.up_blocks, denoise), scaled_latent(model, noise["samples"])
             expected = drag_latent(read, x, ksampler_sigmas(model), points, config)
         assert_close(actual.samples * 0.18215, torch.cat([expected.original, expected.dragged]), 1e-3)
 
@@ -347,18 +349,16 @@ def configuration(monkeypatch: pytest.MonkeyPatch, model: Any, objective: str, g
     return seen.value.args[0]
 
 
-def count_resnets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows by one with every residual block that is computed."""
-    from diffusers.models.resnet import ResnetBlock2D
+def count_resnets(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for every residual block that is computed from now on."""
+    calls: list[None] = []
+    original = ResBlock.forward
 
-    calls: list[int] = []
-    forward = ResnetBlock2D.forward
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return original(*args, **kwargs)
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return forward(self, *args, **kwargs)
-
-    monkeypatch.setattr(ResnetBlock2D, "forward", counted)
+    monkeypatch.setattr(ResBlock, "forward", counted)
     return calls
 
 
@@ -415,9 +415,9 @@ class TestReferenceControl:
         sd1, noise = models.sd1(), 10 * normal(2, 4, 8, 12)
         (patched,) = run("AttentionKVInject", model=sd1, **KV_INJECT)
         frames = sample(patched, conditioning(), noise, 2)
-        with bridged(sd1) as bridge, torch.no_grad():
-            denoise = unet_denoiser(bridge.unet, conditioning()[0][0], sigmas_of(bridge.train_alphas))
-            with mixed_self_attention(bridge.unet, (0.0, 0.0), blocks="last two up blocks"):
+        with diffusers_twin(sd1) as twin, torch.no_grad():
+            denoise = unet_denoiser(twin.unet, conditioning()[0][0], sigmas_of(twin.train_alphas))
+            with mixed_self_attention(twin.unet, (0.0, 0.0), blocks="last two up blocks"):
                 expected = ddim.sample(denoise, scaled_latent(sd1, noise), ksampler_sigmas(sd1, 0, 2))
         assert_close(frames, expected / 0.18215, 1e-4)
 

@@ -20,8 +20,9 @@ from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.slerp import slerp
 from morph_pack.morph_core.text import blend_text
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
-from morph_pack.nodes.bridge import bridged, scaled_latent
+from morph_pack.nodes.bridge import scaled_latent
 from morph_tests.nodes import models
+from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
 
 STEPS = 10
@@ -160,9 +161,9 @@ def test_attention_kv_inject_is_the_cores(sd1: Any, blocks: str, strength: float
     alphas, noise, text = alpha_schedule(4), 10 * normal(4, 4, 8, 12), conditioning(rows=4)
     settings = {"strength": strength, "end_percent": 1.0, "blocks": blocks}
     frames = sample(run("AttentionKVInject", model=sd1, alphas=alphas, **settings)[0], text, noise, 2)
-    with bridged(sd1) as bridge, torch.no_grad(), mixed_self_attention(bridge.unet, alphas, strength, blocks):
-        train_sigmas = sigmas_of(bridge.train_alphas)
-        denoise = unet_denoiser(bridge.unet, text[0][0], train_sigmas)
+    with diffusers_twin(sd1) as twin, torch.no_grad(), mixed_self_attention(twin.unet, alphas, strength, blocks):
+        train_sigmas = sigmas_of(twin.train_alphas)
+        denoise = unet_denoiser(twin.unet, text[0][0], train_sigmas)
         expected = ddim.sample(denoise, scaled_latent(sd1, noise), ddim_sigmas(train_sigmas, 2)) / 0.18215
     assert_close(frames, expected, 1e-4)
 

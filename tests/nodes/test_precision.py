@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.nodes.bridge import bridged
+from morph_pack.nodes.bridge import shadowed
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, drag_options, latent, normal, run, sample
 
@@ -29,8 +29,8 @@ def half(request: pytest.FixtureRequest, single: Any) -> Any:
 
 
 def dtype_of(model: Any) -> torch.dtype:
-    with torch.inference_mode(), bridged(model) as bridge:
-        return bridge.unet.dtype
+    with torch.inference_mode(), shadowed(model) as backbone:
+        return backbone.dtype
 
 
 def assert_coarsely_equal(half: Any, actual: Tensor, expected: Tensor) -> None:
@@ -43,7 +43,7 @@ def inverted(model: Any) -> dict[str, Tensor]:
     return run("DdimInvert", model=model, positive=conditioning(), latent_image=image, **SPACING)[0]
 
 
-def test_the_bridge_computes_in_it(single: Any, half: Any) -> None:
+def test_the_shadow_computes_in_it(single: Any, half: Any) -> None:
     assert dtype_of(single) == torch.float32
     assert dtype_of(half) in COARSENESS
 

@@ -10,7 +10,7 @@ from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.nodes.prompt import read_prompt
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal
-from morph_tests.nodes.test_bridge import POOLED, assert_same_output, through_bridge, through_comfyui
+from morph_tests.nodes.test_shadow import POOLED, assert_same_output, through_comfyui, through_shadow
 
 
 def test_sdxl_is_told_the_sizes_in_the_conditioning() -> None:
@@ -25,8 +25,8 @@ def test_sdxl_is_told_the_sizes_in_the_conditioning() -> None:
         "target": {"target_width": 512},
     }.items():
         positive = conditioning(**POOLED, **sizes)
-        outputs[name] = through_bridge(model, x, sigma, positive)
-        assert_same_output(outputs[name], through_comfyui(model, x, sigma, positive))
+        outputs[name] = through_shadow(model, x, sigma, positive)
+        assert_same_output(outputs[name], through_comfyui(model, x, sigma, positive), x)
     assert torch.equal(outputs["none"], outputs["latent's"])
     for name in ("swapped", "cropped", "target"):
         assert (outputs[name] - outputs["none"]).abs().max() > 1e-3, name
@@ -49,9 +49,9 @@ def test_what_has_no_effect_in_optimising_is_said(
 ) -> None:
     x = latent(size=(8, 8))["samples"]
     with caplog.at_level(logging.WARNING):
-        read_prompt(model, conditioning(**POOLED, width=64), "positive", x).to(x.device, x.dtype)
+        read_prompt(model, conditioning(**POOLED, width=64), "positive", x).to(x.device)
         prompt = read_prompt(model, conditioning(**carried), "positive", x)
         assert not caplog.records, "the nodes that sample honour it"
-        prompt.to(x.device, x.dtype)
+        prompt.to(x.device)
     (record,) = caplog.records
     assert f"carries {next(iter(carried))}, which has no effect in this node" in record.message

@@ -20,6 +20,7 @@ from morph_pack.morph_core.toy.words import tokenize, word_tokens
 from morph_pack.morph_core.trajectory import put_back
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, normal, random_lora, run, sample
+from morph_tests.nodes.test_uncompiled import compiled
 
 STEPS, CFG = 5, 3.0
 SOURCE, EDITED = "a happy red cat on mint", "a happy red rabbit on mint"
@@ -183,6 +184,16 @@ def test_nothing_leaks_into_the_next_run(model: Any, clip: Any, inverted: Any) -
     assert torch.equal(sampled(patched, clip, twice(inverted)), first)
     again = sample(model, prompt_of(clip, EDITED), inverted[0]["samples"], STEPS, **plain_inputs)
     assert torch.equal(again, plain)
+
+
+def test_a_model_that_was_compiled_and_used_before_is_edited_too(model: Any, clip: Any, inverted: Any) -> None:
+    """Newer ComfyUIs compile without guards on a run's options, so that the code would be that of the run before."""
+    before, plain = compiled(model, "eager"), edit(model, clip)
+    unedited = sampled((before, plain[1]), clip, twice(inverted))
+    actual, expected = (sampled(edit(each, clip), clip, twice(inverted)) for each in (before, model))
+    torch._dynamo.reset()
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+    assert (unedited - expected).abs().max() > 1e-2
 
 
 def test_a_prompt_that_comfyui_repeats_to_a_longer_negatives_length(model: Any, clip: Any, inverted: Any) -> None:

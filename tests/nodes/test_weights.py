@@ -1,4 +1,4 @@
-"""The forms in which ComfyUI keeps weights: the bridge's UNet computes with what ComfyUI's layers compute with."""
+"""The forms in which ComfyUI keeps weights: the shadow computes with what ComfyUI's layers compute with."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.nodes.bridge import bridged
+from morph_pack.nodes.bridge import shadowed
 from morph_pack.nodes.weights import computing_weights
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, normal, random_lora, with_lora
-from morph_tests.nodes.test_bridge import assert_same_output, through_bridge, through_comfyui
+from morph_tests.nodes.test_shadow import assert_same_output, through_comfyui, through_shadow
 
 SIGMA = torch.tensor(1.0)
 X = normal(2, 4, 8, 8)
@@ -49,7 +49,7 @@ def test_loras_that_are_applied_as_an_offloaded_layer_runs(model: Any, offloadin
     carrying = with_lora(model, random_lora(0))
     expected = through_comfyui(carrying, X, SIGMA, TEXT)
     assert layers_that_patch_as_they_run(carrying) > 5
-    assert_same_output(through_bridge(carrying, X, SIGMA, TEXT), expected)
+    assert_same_output(through_shadow(carrying, X, SIGMA, TEXT), expected, X)
     carrying.unpatch_model(carrying.offload_device)
     plain = through_comfyui(model, X, SIGMA, TEXT)
     assert (expected - plain).abs().max() > 1e-3
@@ -58,25 +58,25 @@ def test_loras_that_are_applied_as_an_offloaded_layer_runs(model: Any, offloadin
 
 def test_weights_in_half_precision_that_are_computed_with_in_single() -> None:
     model = models.stored_as(models.sd1(), torch.float16)
-    with torch.inference_mode(), bridged(model) as bridge:
-        assert bridge.unet.dtype == torch.float32
-    assert_same_output(through_bridge(model, X, SIGMA, TEXT), through_comfyui(model, X, SIGMA, TEXT))
+    with torch.inference_mode(), shadowed(model) as backbone:
+        assert backbone.dtype == torch.float32
+    assert_same_output(through_shadow(model, X, SIGMA, TEXT), through_comfyui(model, X, SIGMA, TEXT), X)
 
 
 def test_eight_bit_weights() -> None:
     """And they are as coarse as they should be: the comparison is not of the weights they were made from."""
     whole, coarse = models.sd1(), models.stored_as(models.sd1(), torch.float8_e4m3fn)
     expected = through_comfyui(coarse, X, SIGMA, TEXT)
-    assert_same_output(through_bridge(coarse, X, SIGMA, TEXT), expected)
+    assert_same_output(through_shadow(coarse, X, SIGMA, TEXT), expected, X)
     assert (through_comfyui(whole, X, SIGMA, TEXT) - expected).abs().max() > 1e-3
 
 
 def test_eight_bit_weights_with_a_lora(model: Any) -> None:
     coarse = models.stored_as(model, torch.float8_e4m3fn)
     carrying = with_lora(coarse, random_lora(0))
-    actual = through_bridge(carrying, X, SIGMA, TEXT)
-    assert_same_output(actual, through_comfyui(carrying, X, SIGMA, TEXT))
-    assert (actual - through_bridge(coarse, X, SIGMA, TEXT)).abs().max() > 1e-3
+    actual = through_shadow(carrying, X, SIGMA, TEXT)
+    assert_same_output(actual, through_comfyui(carrying, X, SIGMA, TEXT), X)
+    assert (actual - through_shadow(coarse, X, SIGMA, TEXT)).abs().max() > 1e-3
 
 
 def linear(kind: Any, dtype: torch.dtype) -> nn.Linear:
@@ -200,9 +200,9 @@ def test_a_model_whose_weights_are_read_as_they_are_needed_is_loaded_whole(model
     hollow = models.sd1()
     unloadable = Unloadable(hollow.model, hollow.load_device, hollow.offload_device)
     with pytest.raises(UnsupportedModel, match="cannot be loaded whole .*; load it with Load Checkpoint"):
-        through_bridge(unloadable, X, SIGMA, TEXT)
+        through_shadow(unloadable, X, SIGMA, TEXT)
     for parameter in hollow.model.parameters():
         parameter.data = torch.full_like(parameter, float("nan"))
     dynamic = Dynamic(hollow.model, hollow.load_device, hollow.offload_device)
     dynamic.model.model_config = model.model.model_config
-    assert_same_output(through_bridge(dynamic, X, SIGMA, TEXT), through_comfyui(model, X, SIGMA, TEXT))
+    assert_same_output(through_shadow(dynamic, X, SIGMA, TEXT), through_comfyui(model, X, SIGMA, TEXT), X)

@@ -1,8 +1,6 @@
 """A UNet in the layout of the original Stable Diffusion code as a diffusers UNet on the very same memory.
 
-Gradients through a host's own model object are not to be had where the host runs in inference mode; the alias
-is an ordinary module. It is frozen, meant for one use, and ends with the host's weights: build it anew after
-anything that may move them.
+An oracle for what the nodes compute with ComfyUI's own network.
 """
 
 from collections.abc import Mapping
@@ -11,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .errors import UnsupportedModel
-from .packages import needed
+from morph_pack.morph_core.errors import UnsupportedModel
+from morph_pack.nodes.shadow import ordinary_alias
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -80,8 +78,7 @@ def build_shared_unet(
     state: the original layout's tensors, on one device. config: see `diffusers_config`. key_map: diffusers'
     parameter name to the original's. Raises `UnsupportedModel` when a parameter has no counterpart of its shape.
     """
-    with needed("diffusers"):
-        from diffusers import UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(**diffusers_config(config))
@@ -97,10 +94,3 @@ def build_shared_unet(
         raise UnsupportedModel(f"the model has weights that an SD 1.x, 2.x or SDXL UNet has not, such as {min(unused)}")
     unet.load_state_dict(aliases, assign=True)
     return unet.requires_grad_(False).eval()
-
-
-def ordinary_alias(tensor: Tensor) -> Tensor:
-    """A tensor on the same memory that autograd accepts even if `tensor` was made in inference mode."""
-    with torch.inference_mode(False):
-        alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
