@@ -104,8 +104,8 @@ def _tensor(part: Any, value: Any) -> Problem:
 
 
 def _conditioning(part: Any, value: Any) -> Problem:
-    entries = value if isinstance(value, (list, tuple)) else [None]
-    if not all(_is_prompt(entry) for entry in entries):
+    entries = value if isinstance(value, (list, tuple)) else []
+    if not entries or not all(_is_prompt(entry) for entry in entries):
         return f"is not a CONDITIONING, got {shown(value)}"
     problems = (_not_usable(embedding) for embedding, _ in entries)
     return next(filter(None, problems), None)
