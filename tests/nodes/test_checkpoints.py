@@ -22,7 +22,6 @@ from comfy_extras.nodes_train import SaveLoRA
 from torch import Tensor
 
 from morph_pack.morph_core import ddim
-from morph_pack.morph_core.errors import UnsupportedModel
 from morph_pack.nodes.bridge import scaled_latent, shadowed
 from morph_pack.nodes.prompt import read_prompt
 from morph_pack.nodes.sigmas import remaining_sigmas
@@ -275,26 +274,23 @@ def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
     assert (rows[1][1] - rows[1][0]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("node", ["FitImageLora", "DdimInvert", "LoraBlend", "AttentionKVInject"])
-def test_inpainting_checkpoints_are_refused(inpainting: Any, node: str) -> None:
-    image = {"samples": normal(1, 9, 8, 8)}
-    text = [[normal(1, 77, 768), {}]]
-    inputs: dict[str, dict[str, Any]] = {
-        "FitImageLora": {"latent": image, "positive": text, "rank": 1, "steps": 1, "learning_rate": 1e-3, "seed": 0},
-        "DdimInvert": {
-            **{"positive": text, "latent_image": image},
-            **{"steps": 2, "scheduler": "ddim_uniform", "start_at_step": 0},
-        },
-        "LoraBlend": {"start": {}, "end": {}, "alphas": (0.0, 1.0)},
-        "AttentionKVInject": {"strength": 1.0, "end_percent": 1.0, "blocks": "up blocks"},
-    }
-    with pytest.raises(UnsupportedModel, match="inpainting.*; load a text-to-image checkpoint"):
-        run(node, model=inpainting, **inputs[node])
-
-
 @pytest.fixture(scope="module")
 def inpainting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     path = tmp_path_factory.mktemp("inpainting") / "inpainting.safetensors"
     model, _, _ = load(write_checkpoint(path, "sd15", text_encoders=False, inpainting=True))
     yield model
     path.unlink()
+
+
+def test_an_inpainting_checkpoint_gets_its_picture_from_the_conditioning(inpainting: Any) -> None:
+    """As InpaintModelConditioning leaves it there; and what is learnt of it is read back whole."""
+    picture, mask = normal(1, 4, 8, 8, seed=3), torch.ones(1, 1, 64, 64)
+    plain = [[normal(1, 77, 768), {}]]
+    told = [[plain[0][0], {"concat_latent_image": picture, "concat_mask": mask}]]
+    x, sigma = normal(1, 4, 8, 8), torch.tensor(1.0)
+    expected = through_comfyui(inpainting, x, sigma, told)
+    assert_close(through_shadow(inpainting, x, sigma, told), expected)
+    assert (expected - through_comfyui(inpainting, x, sigma, plain)).abs().max() > 1e-3
+    settings = {"rank": 1, "steps": 1, "learning_rate": 1e-3, "seed": 0}
+    lora, _ = run("FitImageLora", model=inpainting, latent=latent(size=(8, 8)), positive=told, **settings)
+    assert len(with_lora(inpainting, lora).patches) == len(lora) // 3 > 0
