@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 LIBRARY = [ROOT / "requirements.txt", ROOT / "requirements-library.txt"]
 WITH_COMFYUI = ("tests/nodes", "tests/workflows", "tests/browser")
-WORKERS = ("-n", "2", "--dist", "loadfile")  # two processes, each with one thread
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")  # two processes, each with one thread
+IN_TURN = ("tests/workflows", "tests/browser")  # a page waits only so long for what a busy machine does
 NO_TESTS = 5  # pytest's exit code where the arguments leave none
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [[str(ROOT / "scripts" / "demo.py")]],
@@ -111,24 +112,31 @@ def test(arguments: list[str]) -> int:
     Then what needs ComfyUI with each further one, with the newest front end.
     """
     comfyuis = [folder for folder in find_comfyuis() if (folder / "main.py").is_file()]
-    names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
     results = {}
     for number, comfyui in enumerate(comfyuis or [None]):
         environment = Environment(f".venv-{comfyui.name}" if comfyui and number else ".venv")
         environment.make()
         environment.install_for_tests(comfyui)
-        tests = WITH_COMFYUI if number and not names_tests else ()
         variables = {"COMFYUI_PATH": str(comfyui)} if comfyui else {}
-        if not arguments:
-            variables |= {"OMP_NUM_THREADS": "1"}
         if number:
             variables |= {"MORPH_FRONT_END_ROOT": str(environment.newest_front_end)}
-        code = run(environment.python, ["-m", "pytest", *tests, *(arguments or WORKERS)], **variables)
         name = f"ComfyUI {version_of(comfyui)} in {comfyui}" if comfyui else "no ComfyUI"
-        results[name] = 0 if number and code == NO_TESTS else code
+        results[name] = run_tests(environment.python, arguments, is_further=number > 0, **variables)
     for name, code in results.items():
         print(f"tests with {name}: {'failed' if code else 'passed'}", flush=True)
     return max(results.values(), key=abs)
+
+
+def run_tests(python: Path, arguments: list[str], is_further: bool, **variables: str) -> int:
+    """Those that the arguments name, or all. is_further: with a ComfyUI after the first, only what needs one."""
+    if not arguments:
+        tests = ("tests/nodes",) if is_further else ("tests/core", "tests/js", "tests/nodes", "tests/requirements")
+        first = run(python, ["-m", "pytest", *tests, *SIDE_BY_SIDE], OMP_NUM_THREADS="1", **variables)
+        return run(python, ["-m", "pytest", *IN_TURN], **variables) or first
+    names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
+    tests = WITH_COMFYUI if is_further and not names_tests else ()
+    code = run(python, ["-m", "pytest", *tests, *arguments], **variables)
+    return 0 if is_further and code == NO_TESTS else code
 
 
 def main() -> int:

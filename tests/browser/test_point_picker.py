@@ -94,7 +94,7 @@ OPACITIES = """(canvas, places) => {
     const context = canvas.getContext("2d");
     return places.map(([x, y]) => context.getImageData(x, y, 1, 1).data[3] > 80);
 }"""
-PATIENCE = 8000  # milliseconds
+PATIENCE = 20000  # milliseconds
 NODE_OF = f"app.graph.nodes.find((node) => node.comfyClass === '{NODE}')"
 
 
