@@ -132,6 +132,8 @@ def run_tests(python: Path, arguments: list[str], is_further: bool, **variables:
     if not arguments:
         tests = ("tests/nodes",) if is_further else ("tests/core", "tests/js", "tests/nodes", "tests/requirements")
         first = run(python, ["-m", "pytest", *tests, *SIDE_BY_SIDE], OMP_NUM_THREADS="1", **variables)
+        if is_further:  # workflows and pages there by name: dev.py test tests/workflows
+            return first
         return run(python, ["-m", "pytest", *IN_TURN], **variables) or first
     names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
     tests = WITH_COMFYUI if is_further and not names_tests else ()
