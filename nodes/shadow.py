@@ -38,7 +38,7 @@ def shadow_model(
 
 def shadow_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network, frozen, on its own memory; see this file's beginning."""
-    if isinstance(network, torch._dynamo.OptimizedModule):
+    if "_orig_mod" in network._modules:  # as torch.compile wraps it; asking for its class would import the compiler
         raise UnsupportedModel("model has a compiled network; connect it without TorchCompileModel")
     memo: dict[int, Any] = {}
     plain = computing_weights(network, device, dtype)

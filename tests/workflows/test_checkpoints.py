@@ -71,7 +71,9 @@ def source(end: str, family: str) -> Prompt:
         f"lora {end}": node(
             "MorphDragFitImageLora", model="@model", latent=f"@image {end}", positive=f"@text {end}", **fit
         ),
-        f"knowing {end}": node("LoraModelLoader", model="@model", lora=f"@lora {end}", strength_model=1.0),
+        f"knowing {end}": node(
+            "LoraModelLoader", model="@model", lora=f"@lora {end}", strength_model=1.0, bypass=False
+        ),
     }
 
 

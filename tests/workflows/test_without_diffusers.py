@@ -42,7 +42,9 @@ def test_nodes_that_optimise_import_nothing_heavy(comfyui: ComfyHost) -> None:
                 "lora": node(
                     "MorphDragFitImageLora", model=["toy", 0], latent=["image", 0], positive=["text", 0], **fit
                 ),
-                "knowing": node("LoraModelLoader", model=["toy", 0], lora=["lora", 0], strength_model=1.0),
+                "knowing": node(
+                    "LoraModelLoader", model=["toy", 0], lora=["lora", 0], strength_model=1.0, bypass=False
+                ),
                 "noise": node(
                     "MorphDragDdimInvert",
                     **{"model": ["knowing", 0], "positive": ["text", 0], "latent_image": ["image", 0], **SPACING},
