@@ -300,7 +300,7 @@ def test_combined_and_batched_prompts(model: Any, node: str, name: str) -> None:
     batched = refusal(model, node, **{name: conditioning(rows=3)})
     assert_says(combined, rf"^{name} must be one prompt", "2 combined")
     assert_says(batched, rf"^{name} must be one prompt", "batch of 3")
-    assert_says(refusal(model, node, **{name: []}), rf"^{name} must be one prompt")
+    assert_says(refusal(model, node, **{name: []}), rf"^{name} is not a CONDITIONING", r"got \[\]")
 
 
 @pytest.mark.parametrize(
