@@ -16,14 +16,14 @@ from torch.nn.functional import interpolate, max_pool2d, normalize
 
 from benchmarks.factor_network import FactorNetwork, load_factor_network
 from benchmarks.toy_model import held_out, psnr, sheet
-from morph_core.drag import Drag, drag_prepared
-from morph_core.drag_latent import published
-from morph_core.lora_fit import LoraFit
-from morph_core.morph import prepare_end
-from morph_core.points import DragPoints
+from morph_core.dragging.latent import published
+from morph_core.dragging.points import DragPoints
+from morph_core.dragging.tracking import sample_bilinear
+from morph_core.lora.fit import LoraFit
+from morph_core.recipes.drag import Drag, drag_prepared
+from morph_core.recipes.morph import prepare_end
 from morph_core.toy.drawing import FACTORS, KINDS, RANGES, draw, landmarks
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
-from morph_core.tracking import sample_bilinear
 
 LORA = LoraFit(steps=80, learning_rate=1e-3)
 REACH = 0.75  # of 64 cells; the published 2 are of a map four times as wide. Nearer than half a diagonal may not exist

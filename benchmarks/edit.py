@@ -15,13 +15,13 @@ from benchmarks.drag import SAME
 from benchmarks.factor_network import load_factor_network
 from benchmarks.inversion import Captioned, null_text
 from benchmarks.toy_model import held_out, psnr, sheet
-from morph_core import ddim
-from morph_core.prompt_to_prompt import Edit, PromptToPrompt, prompt_to_prompt
-from morph_core.token_alignment import find_tokens, word_control
+from morph_core.attention.prompt_to_prompt import Edit, PromptToPrompt, prompt_to_prompt
+from morph_core.attention.token_alignment import find_tokens, word_control
+from morph_core.sampling import ddim
+from morph_core.sampling.trajectory import Trajectory, put_back
 from morph_core.toy.drawing import KINDS, Drawings
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 from morph_core.toy.words import tokenize, word_tokens
-from morph_core.trajectory import Trajectory, put_back
 
 GUIDANCE = 7.5
 HELD_OUT = 6  # offset among the held-out drawings

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.toy_model import STEPS, held_out, psnr, sheet
-from morph_core import ddim
 from morph_core.denoise import Denoise, unet_denoiser
-from morph_core.null_text import NullText, null_text_inversion
-from morph_core.schedule import ddim_sigmas, sigmas_of
+from morph_core.sampling import ddim
+from morph_core.sampling.null_text import NullText, null_text_inversion
+from morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_core.sampling.trajectory import Trajectory, put_back
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
-from morph_core.trajectory import Trajectory, put_back
 
 GUIDANCES = (1.0, 7.5)
 ITERATIONS = (0, 1, 3, 5)

@@ -15,8 +15,8 @@ from torch import Tensor
 from benchmarks.factor_network import FactorNetwork, feature_distances, load_factor_network
 from benchmarks.fit_drawing import drawing_error
 from benchmarks.toy_model import held_out, sheet
-from morph_core.lora_fit import LoraFit
-from morph_core.morph import Morph, morph_ends, prepare_end
+from morph_core.lora.fit import LoraFit
+from morph_core.recipes.morph import Morph, morph_ends, prepare_end
 from morph_core.toy.drawing import Drawings
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 

@@ -15,11 +15,11 @@ from benchmarks.factor_network import load_factor_network
 from benchmarks.fit_drawing import drawing_error
 from benchmarks.morph import LORA
 from benchmarks.toy_model import STEPS, held_out, psnr
-from morph_core import ddim
 from morph_core.denoise import unet_denoiser
-from morph_core.lora import BLENDS
-from morph_core.morph import Morph, morph_ends, prepare_end
-from morph_core.schedule import ddim_sigmas, latent_scale, sigmas_of
+from morph_core.lora.blend import BLENDS
+from morph_core.recipes.morph import Morph, morph_ends, prepare_end
+from morph_core.sampling import ddim
+from morph_core.sampling.schedule import ddim_sigmas, latent_scale, sigmas_of
 from morph_core.toy.model import IMAGE_SIZE, load_toy_model
 
 LAST_ALPHAS = {"1": True, "ᾱ_0": False}

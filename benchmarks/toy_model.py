@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.factor_network import load_factor_network, read_colours
-from morph_core import ddim
 from morph_core.denoise import Denoise, unet_denoiser
-from morph_core.schedule import ddim_sigmas, sigmas_of
+from morph_core.sampling import ddim
+from morph_core.sampling.schedule import ddim_sigmas, sigmas_of
 from morph_core.toy.drawing import KINDS, Drawings, sample_drawings
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from .errors import UnsupportedModel
-from .schedule import timestep_of
+from .sampling.schedule import timestep_of
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

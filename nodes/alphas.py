@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..morph_core.alphas import EASINGS, alpha_schedule, reschedule_alphas
 from ..morph_core.errors import InvalidInput
-from ..morph_core.perceptual import METRICS, perceptual_distances
-from ..morph_core.plot import plot_paths
+from ..morph_core.morphing.alphas import EASINGS, alpha_schedule, reschedule_alphas
+from ..morph_core.morphing.perceptual import METRICS, perceptual_distances
+from ..morph_core.pictures.perceptual_curve import plot_paths
 from .adapters import CATEGORY, AlphasType, alphas_input, progress
 from .inputs import checked
 from .versions import schema

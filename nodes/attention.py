@@ -6,8 +6,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..morph_core.alphas import Alphas
-from ..morph_core.attention import BLOCKS, block_is_chosen, check_blocks, last_mixed_sigma, mix_end_contexts
+from ..morph_core.attention.end_frames import BLOCKS, block_is_chosen, check_blocks, last_mixed_sigma, mix_end_contexts
+from ..morph_core.morphing.alphas import Alphas
 from .adapters import CATEGORY, AlphasType, alphas_input
 from .bridge import unet_config, up_block_of
 from .frame_batches import InParts, alphas_under_way, frames_under_way

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..morph_core.adain import adain
 from ..morph_core.errors import InvalidInput
-from ..morph_core.slerp import slerp
-from ..morph_core.text import blend_text
+from ..morph_core.morphing.adain import adain
+from ..morph_core.morphing.blend_text import blend_text
+from ..morph_core.morphing.slerp import slerp
 from .adapters import (
     CATEGORY,
     AlphasType,

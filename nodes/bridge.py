@@ -17,9 +17,9 @@ import torch.utils.checkpoint
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
-from ..morph_core.backbone import ATTENTION_PROJECTIONS, Text
 from ..morph_core.denoise import Denoise
 from ..morph_core.errors import InvalidInput, UnsupportedModel
+from ..morph_core.models.backbone import ATTENTION_PROJECTIONS, Text
 from .shadow import pytorch_attention, shadow_model
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..morph_core.drag_latent import PUBLISHED, DragLatent, DragResult, OnDrag, drag_latent, published
+from ..morph_core.dragging.latent import PUBLISHED, DragLatent, DragResult, OnDrag, drag_latent, published
+from ..morph_core.dragging.points import CentreCrop, DragPoints, parse_points, seen_by_vae
 from ..morph_core.errors import InvalidInput
-from ..morph_core.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, up_block_features
-from ..morph_core.paths import as_image, draw_paths
-from ..morph_core.points import CentreCrop, DragPoints, parse_points, seen_by_vae
+from ..morph_core.models.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, up_block_features
+from ..morph_core.pictures.handle_tracks import as_image, draw_paths
 from .adapters import CATEGORY, image_of_one, single_latent
 from .bridge import check_latent, scaled_latent, shadowed
 from .inputs import checked

@@ -8,8 +8,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..morph_core.alphas import Alphas
 from ..morph_core.errors import InvalidInput
+from ..morph_core.morphing.alphas import Alphas
 from .named_errors import named
 
 PART = "morph_drag_part"

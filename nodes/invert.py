@@ -10,8 +10,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core import ddim
-from ..morph_core.trajectory import Trajectory
+from ..morph_core.sampling import ddim
+from ..morph_core.sampling.trajectory import Trajectory
 from .adapters import CATEGORY, single_latent
 from .bridge import check_latent
 from .inputs import checked

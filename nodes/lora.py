@@ -15,10 +15,10 @@ from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.latest import io
 from torch import nn
 
-from ..morph_core.alphas import Alphas
 from ..morph_core.errors import InvalidInput
-from ..morph_core.lora import LowRank, blended_loras, check_shapes, low_rank
-from ..morph_core.lora_fit import LoraFit, fit_lora
+from ..morph_core.lora.blend import LowRank, blended_loras, check_shapes, low_rank
+from ..morph_core.lora.fit import LoraFit, fit_lora
+from ..morph_core.morphing.alphas import Alphas
 from .adapters import (
     CATEGORY,
     AlphasType,

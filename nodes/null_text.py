@@ -7,7 +7,7 @@ import numpy as np
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core.null_text import NullText, null_text_inversion
+from ..morph_core.sampling.null_text import NullText, null_text_inversion
 from .adapters import CATEGORY, progress
 from .bridge import shadowed
 from .inputs import checked

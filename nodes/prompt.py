@@ -9,8 +9,8 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..morph_core.backbone import Text
 from ..morph_core.errors import InvalidInput
+from ..morph_core.models.backbone import Text
 from .adapters import single_conditioning
 from .bridge import unet_config
 

@@ -9,12 +9,12 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core import prompt_to_prompt
+from ..morph_core.attention import prompt_to_prompt
+from ..morph_core.attention.prompt_to_prompt import Edit, as_source
+from ..morph_core.attention.token_alignment import ALIGNMENTS, find_tokens, parse_reweight, token_scale, word_control
 from ..morph_core.errors import InvalidInput, shown
-from ..morph_core.prompt_to_prompt import Edit, as_source
-from ..morph_core.text import blend_text
-from ..morph_core.token_alignment import ALIGNMENTS, find_tokens, parse_reweight, token_scale, word_control
-from ..morph_core.trajectory import x0_leading_to
+from ..morph_core.morphing.blend_text import blend_text
+from ..morph_core.sampling.trajectory import x0_leading_to
 from .adapters import CATEGORY
 from .bridge import unet_config
 from .frame_batches import PART

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
 from ..morph_core.errors import InvalidInput
-from ..morph_core.trajectory import Trajectory, x0_leading_to
+from ..morph_core.sampling.trajectory import Trajectory, x0_leading_to
 from .adapters import CATEGORY
 from .inputs import checked
 from .named_errors import named

@@ -18,13 +18,13 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from morph_core.drag import Drag, drag  # noqa: E402
-from morph_core.drag_latent import published  # noqa: E402
-from morph_core.lora_fit import LoraFit  # noqa: E402
-from morph_core.morph import Morph, MorphResult, morph  # noqa: E402
-from morph_core.paths import draw_paths  # noqa: E402
-from morph_core.plot import plot_paths  # noqa: E402
-from morph_core.points import DragPoints  # noqa: E402
+from morph_core.dragging.latent import published  # noqa: E402
+from morph_core.dragging.points import DragPoints  # noqa: E402
+from morph_core.lora.fit import LoraFit  # noqa: E402
+from morph_core.pictures.handle_tracks import draw_paths  # noqa: E402
+from morph_core.pictures.perceptual_curve import plot_paths  # noqa: E402
+from morph_core.recipes.drag import Drag, drag  # noqa: E402
+from morph_core.recipes.morph import Morph, MorphResult, morph  # noqa: E402
 from morph_core.toy.drawing import landmarks, one_drawing  # noqa: E402
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model  # noqa: E402
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from morph_core.schedule import alphas_cumprod  # noqa: E402
+from morph_core.sampling.schedule import alphas_cumprod  # noqa: E402
 from morph_core.toy.drawing import Drawings, sample_drawings  # noqa: E402
 from morph_core.toy.model import IMAGE_SIZE, WEIGHTS, TextEncoder, new_autoencoder, new_unet  # noqa: E402
 from morph_core.toy.words import tokenize  # noqa: E402

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..denoise import Prediction
 from ..packages import needed
-from ..schedule import alphas_cumprod
+from ..sampling.schedule import alphas_cumprod
 from .words import MAX_TOKENS, WORDS, tokenize
 
 if TYPE_CHECKING:

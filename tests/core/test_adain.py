@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.adain import adain, channel_stats
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.slerp import slerp
+from morph_pack.morph_core.morphing.adain import adain, channel_stats
+from morph_pack.morph_core.morphing.slerp import slerp
 
 ALPHAS = (0.0, 0.25, 1.0)
 

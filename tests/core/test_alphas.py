@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from morph_pack.morph_core.alphas import EASINGS, alpha_schedule, check_alphas, reschedule_alphas
 from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.morphing.alphas import EASINGS, alpha_schedule, check_alphas, reschedule_alphas
 
 
 @pytest.mark.parametrize("easing", EASINGS)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from morph_pack.morph_core.attention import (
+from morph_pack.morph_core.attention.end_frames import (
     BLOCKS,
     block_is_chosen,
     last_mixed_sigma,

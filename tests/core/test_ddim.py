@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.ddim import invert, sample
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of
+from morph_pack.morph_core.sampling.ddim import invert, sample
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of
 
 ALPHAS = alphas_cumprod().double()
 SIGMAS = sigmas_of(ALPHAS)

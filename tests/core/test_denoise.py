@@ -3,7 +3,7 @@ import torch
 
 from morph_pack.morph_core.denoise import to_x0, unet_denoiser
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.morph_core.schedule import alphas_cumprod, sigmas_of
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, sigmas_of
 
 ALPHAS = alphas_cumprod()
 SIGMAS = sigmas_of(ALPHAS)

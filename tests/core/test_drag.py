@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morph_pack.morph_core import ddim
-from morph_pack.morph_core.attention import mixed_self_attention
+from morph_pack.morph_core.attention.end_frames import mixed_self_attention
 from morph_pack.morph_core.denoise import unet_denoiser
-from morph_pack.morph_core.drag import Drag, drag, drag_prepared
-from morph_pack.morph_core.drag_latent import DragLatent, drag_latent, published
+from morph_pack.morph_core.dragging.latent import DragLatent, drag_latent, published
+from morph_pack.morph_core.dragging.points import DragPoints
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.features import up_block_features
-from morph_pack.morph_core.lora import blended_loras, read_lora
-from morph_pack.morph_core.lora_fit import LoraFit
-from morph_pack.morph_core.morph import prepare_end
-from morph_pack.morph_core.points import DragPoints
-from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.fit import LoraFit
+from morph_pack.morph_core.models.features import up_block_features
+from morph_pack.morph_core.recipes.drag import Drag, drag, drag_prepared
+from morph_pack.morph_core.recipes.morph import prepare_end
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.drawing import FACTORS, draw, landmarks, one_drawing
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, load_toy_model
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from morph_pack.morph_core import ddim
-from morph_pack.morph_core.drag_latent import PUBLISHED, DragLatent, drag_latent, published
+from morph_pack.morph_core.dragging.latent import PUBLISHED, DragLatent, drag_latent, published
+from morph_pack.morph_core.dragging.points import DragPoints, from_grid, to_grid
+from morph_pack.morph_core.dragging.tracking import motion_loss, sample_bilinear, track_points
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.points import DragPoints, from_grid, to_grid
-from morph_pack.morph_core.tracking import motion_loss, sample_bilinear, track_points
+from morph_pack.morph_core.sampling import ddim
 
 CELLS = 32  # of the map, a side; the latent has 8
 GAIN = 20.0

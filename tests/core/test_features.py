@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.dragging.points import from_grid, to_grid
+from morph_pack.morph_core.dragging.tracking import sample_bilinear
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.features import CELLS_PER_LATENT_CELL, FEATURE_BLOCKS, up_block_features
-from morph_pack.morph_core.points import from_grid, to_grid
-from morph_pack.morph_core.schedule import alphas_cumprod, sigmas_of
-from morph_pack.morph_core.tracking import sample_bilinear
+from morph_pack.morph_core.models.features import CELLS_PER_LATENT_CELL, FEATURE_BLOCKS, up_block_features
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, sigmas_of
 
 TRAIN_SIGMAS = sigmas_of(alphas_cumprod())
 SIGMA = TRAIN_SIGMAS[681]

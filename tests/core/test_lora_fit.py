@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from morph_pack.morph_core.backbone import Text, UnetBackbone
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora import read_lora
-from morph_pack.morph_core.lora_fit import LoraFit, fit_lora, trainable_lora
-from morph_pack.morph_core.schedule import alphas_cumprod
+from morph_pack.morph_core.lora.blend import read_lora
+from morph_pack.morph_core.lora.fit import LoraFit, fit_lora, trainable_lora
+from morph_pack.morph_core.models.backbone import Text, UnetBackbone
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod
 
 ALPHAS = alphas_cumprod()
 SHORT = LoraFit(rank=2, steps=2, learning_rate=1e-3)

@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morph_pack.morph_core import ddim
-from morph_pack.morph_core.adain import adain
-from morph_pack.morph_core.alphas import alpha_schedule, reschedule_alphas
-from morph_pack.morph_core.backbone import Text, UnetBackbone
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
-from morph_pack.morph_core.morph import End, Morph, morph, morph_ends, prepare_end, sample_frames
-from morph_pack.morph_core.perceptual import perceptual_distances
-from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
-from morph_pack.morph_core.slerp import slerp
+from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
+from morph_pack.morph_core.models.backbone import Text, UnetBackbone
+from morph_pack.morph_core.morphing.adain import adain
+from morph_pack.morph_core.morphing.alphas import alpha_schedule, reschedule_alphas
+from morph_pack.morph_core.morphing.perceptual import perceptual_distances
+from morph_pack.morph_core.morphing.slerp import slerp
+from morph_pack.morph_core.recipes.morph import End, Morph, morph, morph_ends, prepare_end, sample_frames
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.model import TEXT_WIDTH, TextEncoder, ToyModel
 
 CAPTIONS = ("a happy red cat on mint", "a sad blue mouse on sky")

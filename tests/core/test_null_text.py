@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from morph_pack.morph_core import ddim
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.null_text import NullText, null_text_inversion
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.null_text import NullText, null_text_inversion
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
 
 TRAIN_SIGMAS = sigmas_of(alphas_cumprod())
 SIGMAS = ddim_sigmas(TRAIN_SIGMAS, 4)

@@ -9,9 +9,9 @@ import torch
 
 from morph_pack.morph_core import packages
 from morph_pack.morph_core.errors import MissingPackage, MorphError
-from morph_pack.morph_core.lora_fit import fit_lora
+from morph_pack.morph_core.lora.fit import fit_lora
+from morph_pack.morph_core.morphing.perceptual import lpips_distances
 from morph_pack.morph_core.packages import BOUNDS, needed
-from morph_pack.morph_core.perceptual import lpips_distances
 from morph_pack.morph_core.toy.model import new_autoencoder, new_unet
 
 USERS = [  # every function of the core that imports a package, by the package

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from morph_pack.morph_core.paths import LEAST_SIDE, as_image, colour_of, draw_paths
+from morph_pack.morph_core.pictures.handle_tracks import LEAST_SIDE, as_image, colour_of, draw_paths
 
 GREY = 0.5
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.perceptual import (
+from morph_pack.morph_core.morphing.perceptual import (
     METRICS,
     TRUNK_FILES,
     laplacian_pyramid_distances,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.morph_core.pipeline import DiffusersPipeline
+from morph_pack.morph_core.models.diffusers_pipeline import DiffusersPipeline
 
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)

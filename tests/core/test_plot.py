@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.alphas import alpha_schedule, reschedule_alphas
-from morph_pack.morph_core.plot import AFTER, BEFORE, MARGIN, SIZE, plot_paths
+from morph_pack.morph_core.morphing.alphas import alpha_schedule, reschedule_alphas
+from morph_pack.morph_core.pictures.perceptual_curve import AFTER, BEFORE, MARGIN, SIZE, plot_paths
 
 LEFT, TOP, RIGHT, BOTTOM = MARGIN[0], MARGIN[1], SIZE[0] - MARGIN[2], SIZE[1] - MARGIN[3]
 

@@ -4,8 +4,7 @@ import re
 import pytest
 import torch
 
-from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.points import (
+from morph_pack.morph_core.dragging.points import (
     LONGEST_TEXT,
     MOST_POINTS,
     CentreCrop,
@@ -15,6 +14,7 @@ from morph_pack.morph_core.points import (
     seen_by_vae,
     to_grid,
 )
+from morph_pack.morph_core.errors import InvalidInput
 
 SIZE = (640, 480)
 SIXTY_FOUR_CELLS = (64, 64)

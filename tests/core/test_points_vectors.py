@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from morph_pack.morph_core.dragging.points import parse_points
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.points import parse_points
 
 VECTORS = json.loads((Path(__file__).parents[1] / "points_vectors.json").read_text(encoding="utf-8"))
 BY_NAME = {case["name"]: case for case in VECTORS["cases"]}

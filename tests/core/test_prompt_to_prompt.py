@@ -5,10 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morph_pack.morph_core.ddim import sample
-from morph_pack.morph_core.denoise import unet_denoiser
-from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
-from morph_pack.morph_core.prompt_to_prompt import (
+from morph_pack.morph_core.attention.prompt_to_prompt import (
     Edit,
     PromptToPrompt,
     as_source,
@@ -16,8 +13,7 @@ from morph_pack.morph_core.prompt_to_prompt import (
     layer_grid,
     prompt_to_prompt,
 )
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
-from morph_pack.morph_core.token_alignment import (
+from morph_pack.morph_core.attention.token_alignment import (
     ALIGNMENTS,
     WordControl,
     align_tokens,
@@ -27,6 +23,10 @@ from morph_pack.morph_core.token_alignment import (
     token_scale,
     word_control,
 )
+from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
+from morph_pack.morph_core.sampling.ddim import sample
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.words import tokenize, word_tokens
 
 START, END = 49406, 49407  # as CLIP's

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of, timestep_of
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of, timestep_of
 
 
 def published_scheduler(**options):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.slerp import slerp
+from morph_pack.morph_core.morphing.slerp import slerp
 
 ALPHAS = (0.0, 0.1, 0.35, 0.5, 0.8, 1.0)
 

@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.text import blend_text
+from morph_pack.morph_core.morphing.blend_text import blend_text
 
 ALPHAS = (0.0, 0.3, 1.0)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.schedule import alphas_cumprod
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod
 from morph_pack.morph_core.toy import model as toy
 from morph_pack.morph_core.toy.model import (
     IMAGE_SIZE,

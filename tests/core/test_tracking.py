@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.tracking import is_on_map, motion_loss, sample_bilinear, track_points, window
+from morph_pack.morph_core.dragging.tracking import is_on_map, motion_loss, sample_bilinear, track_points, window
 
 HEIGHT, WIDTH = 12, 16
 

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from morph_pack.morph_core import ddim
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
-from morph_pack.morph_core.trajectory import Trajectory, put_back, x0_leading_to
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.trajectory import Trajectory, put_back, x0_leading_to
 
 SIGMAS = sigmas_of(alphas_cumprod().double())
 

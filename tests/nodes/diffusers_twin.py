@@ -11,9 +11,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core.backbone import Text
 from morph_pack.morph_core.denoise import Denoise, Prediction, unet_denoiser
-from morph_pack.morph_core.schedule import sigmas_of
+from morph_pack.morph_core.models.backbone import Text
+from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.nodes.prompt import read_prompt
 from morph_pack.nodes.weights import computing_weights
 from morph_tests.nodes.unet_bridge import build_shared_unet

@@ -12,8 +12,8 @@ from comfy_api.latest import io
 from comfy_extras.nodes_train import LoraModelLoader
 from torch import Tensor, nn
 
-from morph_pack.morph_core.drag_latent import DragLatent
-from morph_pack.morph_core.lora import LoraWeights
+from morph_pack.morph_core.dragging.latent import DragLatent
+from morph_pack.morph_core.lora.blend import LoraWeights
 from morph_pack.morph_core.toy import model as toy_model
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core.alphas import EASINGS, alpha_schedule
+from morph_pack.morph_core.morphing.alphas import EASINGS, alpha_schedule
 from morph_tests.nodes.graph import run
 
 

@@ -12,7 +12,7 @@ import nodes
 import pytest
 import torch
 
-from morph_pack.morph_core.drag_latent import DragLatent
+from morph_pack.morph_core.dragging.latent import DragLatent
 from morph_pack.morph_core.errors import InvalidInput, MorphError, UnsupportedModel
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
 from morph_tests.nodes import models

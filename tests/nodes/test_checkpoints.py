@@ -21,7 +21,7 @@ from comfy.model_sampling import EPS, V_PREDICTION
 from comfy_extras.nodes_train import SaveLoRA
 from torch import Tensor
 
-from morph_pack.morph_core import ddim
+from morph_pack.morph_core.sampling import ddim
 from morph_pack.nodes.bridge import scaled_latent, shadowed
 from morph_pack.nodes.prompt import read_prompt
 from morph_pack.nodes.sigmas import remaining_sigmas

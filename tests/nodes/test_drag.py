@@ -21,16 +21,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 import morph_pack.nodes.drag as drag_node
-from morph_pack.morph_core import ddim
-from morph_pack.morph_core.attention import mixed_self_attention
+from morph_pack.morph_core.attention.end_frames import mixed_self_attention
 from morph_pack.morph_core.denoise import Denoise, unet_denoiser
-from morph_pack.morph_core.drag_latent import PUBLISHED, DragLatent, DragResult, drag_latent, published
+from morph_pack.morph_core.dragging.latent import PUBLISHED, DragLatent, DragResult, drag_latent, published
+from morph_pack.morph_core.dragging.points import parse_points
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.features import FEATURE_BLOCKS, up_block_features
-from morph_pack.morph_core.lora import blended_loras, read_lora
-from morph_pack.morph_core.paths import as_image, colour_of
-from morph_pack.morph_core.points import parse_points
-from morph_pack.morph_core.schedule import sigmas_of
+from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.models.features import FEATURE_BLOCKS, up_block_features
+from morph_pack.morph_core.pictures.handle_tracks import as_image, colour_of
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
 from morph_pack.nodes.bridge import scaled_latent

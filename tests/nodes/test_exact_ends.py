@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core import ddim
-from morph_pack.morph_core.alphas import alpha_schedule
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.morph import End, Morph, morph_ends
-from morph_pack.morph_core.null_text import NullText, null_text_inversion
-from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.morphing.alphas import alpha_schedule
+from morph_pack.morph_core.recipes.morph import End, Morph, morph_ends
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.null_text import NullText, null_text_inversion
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.trajectory import Trajectory
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
-from morph_pack.morph_core.trajectory import Trajectory
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
 

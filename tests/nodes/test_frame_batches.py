@@ -9,8 +9,8 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from morph_pack.morph_core.alphas import alpha_schedule
 from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.morphing.alphas import alpha_schedule
 from morph_pack.nodes.frame_batches import PART, InParts
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, normal, random_lora, run, sample

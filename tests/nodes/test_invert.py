@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core import ddim
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora import blended_loras, read_lora
-from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, random_lora, run, sample, with_lora

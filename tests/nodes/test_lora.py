@@ -13,11 +13,11 @@ from comfy_extras.nodes_train import SaveLoRA
 from safetensors.torch import save_file
 from torch import Tensor
 
-from morph_pack.morph_core.backbone import Text, UnetBackbone
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora import LoraWeights
-from morph_pack.morph_core.lora_fit import LoraFit, fit_lora
-from morph_pack.morph_core.schedule import alphas_cumprod
+from morph_pack.morph_core.lora.blend import LoraWeights
+from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
+from morph_pack.morph_core.models.backbone import Text, UnetBackbone
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.nodes.toy import _ToyConfig
 from morph_tests.nodes import models

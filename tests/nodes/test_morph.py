@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core import ddim
-from morph_pack.morph_core.adain import adain
-from morph_pack.morph_core.alphas import alpha_schedule
-from morph_pack.morph_core.attention import BLOCKS, mixed_self_attention
+from morph_pack.morph_core.attention.end_frames import BLOCKS, mixed_self_attention
 from morph_pack.morph_core.denoise import Denoise, unet_denoiser
-from morph_pack.morph_core.lora import blended_loras, read_lora
-from morph_pack.morph_core.lora_fit import LoraFit
-from morph_pack.morph_core.morph import End, Morph, morph_ends, prepare_end
-from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
-from morph_pack.morph_core.slerp import slerp
-from morph_pack.morph_core.text import blend_text
+from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.fit import LoraFit
+from morph_pack.morph_core.morphing.adain import adain
+from morph_pack.morph_core.morphing.alphas import alpha_schedule
+from morph_pack.morph_core.morphing.blend_text import blend_text
+from morph_pack.morph_core.morphing.slerp import slerp
+from morph_pack.morph_core.recipes.morph import End, Morph, morph_ends, prepare_end
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.nodes.bridge import scaled_latent
 from morph_tests.nodes import models

@@ -10,15 +10,15 @@ import torch
 from comfy_extras import nodes_torch_compile
 from torch import Tensor
 
-from morph_pack.morph_core import ddim
+from morph_pack.morph_core.attention.prompt_to_prompt import Edit, PromptToPrompt, prompt_to_prompt
+from morph_pack.morph_core.attention.token_alignment import token_scale, word_control
 from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.prompt_to_prompt import Edit, PromptToPrompt, prompt_to_prompt
-from morph_pack.morph_core.schedule import ddim_sigmas, sigmas_of
-from morph_pack.morph_core.token_alignment import token_scale, word_control
+from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.trajectory import put_back
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.morph_core.toy.words import tokenize, word_tokens
-from morph_pack.morph_core.trajectory import put_back
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, normal, random_lora, run, sample
 from morph_tests.nodes.test_uncompiled import compiled

@@ -73,5 +73,5 @@ def test_comfyui_loads_the_pack_and_nothing_heavy(
 
 def test_the_core_alone_imports_neither_heavy_packages_nor_comfyui(tmp_path: Path) -> None:
     answer = answer_of(ALONE, tmp_path, str(ROOT))
-    assert {"pack.morph_core.morph", "pack.morph_core.toy.model"} <= set(answer["names"])
+    assert {"pack.morph_core.recipes.morph", "pack.morph_core.toy.model"} <= set(answer["names"])
     assert imported((*HEAVY, "transformers", "comfy", "comfy_api", "folder_paths"), answer["modules"]) == []

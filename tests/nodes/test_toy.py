@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from morph_pack.morph_core.denoise import unet_denoiser
-from morph_pack.morph_core.schedule import sigmas_of
+from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.drawing import one_drawing
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, SCALE_FACTOR, ToyModel
 from morph_tests.nodes.graph import latent, normal, run

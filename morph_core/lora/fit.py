@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .backbone import Backbone, Text
-from .denoise import OnStep
-from .errors import InvalidInput
-from .lora import PREFIX, LoraWeights
-from .packages import check_version
+from ..denoise import OnStep
+from ..errors import InvalidInput
+from ..models.backbone import Backbone, Text
+from ..packages import check_version
+from .blend import PREFIX, LoraWeights
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
 from .alphas import Alphas
-from .errors import InvalidInput
 
 
 def blend_text(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:

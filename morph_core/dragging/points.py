@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
 
 VERSION = 1
 MOST_POINTS = 1000

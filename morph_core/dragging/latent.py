@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d
 
-from .errors import InvalidInput
-from .features import ReadFeatures
+from ..errors import InvalidInput
+from ..models.features import ReadFeatures
 from .points import DragPoints, from_grid, to_grid
 from .tracking import motion_loss, track_points
 

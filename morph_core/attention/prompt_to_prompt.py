@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from .attention import last_mixed_sigma
-from .errors import InvalidInput, UnsupportedModel
+from ..errors import InvalidInput, UnsupportedModel
+from .end_frames import last_mixed_sigma
 from .token_alignment import WordControl, controlled_maps
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .alphas import Alphas
+from ..morphing.alphas import Alphas
 
 SIZE = (640, 400)
 MARGIN = (56, 40, 24, 48)  # left, top, right, bottom

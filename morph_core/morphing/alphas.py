@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
 
 Alphas = tuple[float, ...]
 """One weight a frame, 0..1, never falling: 0 is the first image, 1 the second."""

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 import torch
 from torch import Tensor
 
-from .errors import InvalidInput
+from ..errors import InvalidInput
 
 ALIGNMENTS = ("replace", "refine")
 MOST = 1000  # of a word's factor, either way

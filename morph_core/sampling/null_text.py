@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoise import Denoise, OnStep
-from .errors import InvalidInput
+from ..denoise import Denoise, OnStep
+from ..errors import InvalidInput
 from .trajectory import Trajectory
 
 DenoiserOf = Callable[[Tensor], Denoise]

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from . import ddim
-from .attention import check_blocks, mixed_self_attention
-from .denoise import Denoise, unet_denoiser
-from .drag_latent import DragLatent, DragResult, drag_latent
-from .errors import InvalidInput
-from .features import DEFAULT_BLOCK, up_block_features
-from .lora import blended_loras
-from .lora_fit import LoraFit
+from ..attention.end_frames import check_blocks, mixed_self_attention
+from ..denoise import Denoise, unet_denoiser
+from ..dragging.latent import DragLatent, DragResult, drag_latent
+from ..dragging.points import DragPoints
+from ..errors import InvalidInput
+from ..lora.blend import blended_loras
+from ..lora.fit import LoraFit
+from ..models.diffusers_pipeline import LatentDiffusion
+from ..models.features import DEFAULT_BLOCK, up_block_features
+from ..sampling import ddim
+from ..sampling.schedule import ddim_sigmas, latent_scale, sigmas_of
 from .morph import End, OnStage, lora_layers, prepare_end, stage_reporter
-from .pipeline import LatentDiffusion
-from .points import DragPoints
-from .schedule import ddim_sigmas, latent_scale, sigmas_of
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from . import ddim
-from .adain import adain
-from .alphas import Alphas, alpha_schedule, reschedule_alphas
-from .attention import check_blocks, check_share, last_mixed_sigma, mixed_self_attention
-from .backbone import Text, UnetBackbone
-from .denoise import Denoise, unet_denoiser
-from .errors import InvalidInput
-from .lora import LoraWeights, LowRank, blended_loras, check_blend, read_lora
-from .lora_fit import LoraFit, fit_lora
-from .perceptual import perceptual_distances
-from .pipeline import LatentDiffusion
-from .schedule import ddim_sigmas, latent_scale, sigmas_of
-from .slerp import slerp
-from .text import blend_text
-from .trajectory import Trajectory, put_back
+from ..attention.end_frames import check_blocks, check_share, last_mixed_sigma, mixed_self_attention
+from ..denoise import Denoise, unet_denoiser
+from ..errors import InvalidInput
+from ..lora.blend import LoraWeights, LowRank, blended_loras, check_blend, read_lora
+from ..lora.fit import LoraFit, fit_lora
+from ..models.backbone import Text, UnetBackbone
+from ..models.diffusers_pipeline import LatentDiffusion
+from ..morphing.adain import adain
+from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
+from ..morphing.blend_text import blend_text
+from ..morphing.perceptual import perceptual_distances
+from ..morphing.slerp import slerp
+from ..sampling import ddim
+from ..sampling.schedule import ddim_sigmas, latent_scale, sigmas_of
+from ..sampling.trajectory import Trajectory, put_back
 
 OnStage = Callable[[str, int, int], None]
 """Called as work goes on with (what is being done, steps done, steps in all); may raise to cancel."""

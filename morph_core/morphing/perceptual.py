@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
-from .denoise import OnStep
-from .errors import InvalidInput
-from .packages import needed
+from ..denoise import OnStep
+from ..errors import InvalidInput
+from ..packages import needed
 
 LEVELS = 5
 TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol, get_args
 import torch
 from torch import Tensor
 
-from .denoise import Prediction
-from .errors import UnsupportedModel
+from ..denoise import Prediction
+from ..errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel

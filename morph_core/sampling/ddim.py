@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .denoise import Denoise
-from .errors import InvalidInput
+from ..denoise import Denoise
+from ..errors import InvalidInput
 from .schedule import check_sigmas
 from .trajectory import Trajectory
 

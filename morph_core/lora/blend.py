@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from .alphas import Alphas
-from .errors import InvalidInput
+from ..errors import InvalidInput
+from ..morphing.alphas import Alphas
 
 LoraWeights = dict[str, Tensor]
 PREFIX = "lora_unet_"

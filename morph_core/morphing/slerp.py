@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..errors import InvalidInput
 from .alphas import Alphas
-from .errors import InvalidInput
 
 NEARLY_PARALLEL = 0.9995  # cosine above which the arc is a line, as in the published code
 

@@ -7,7 +7,7 @@ sigma = sqrt((1 − ᾱ_t)/ᾱ_t). DDIM (Song et al. 2021) is Euler's method in 
 import torch
 from torch import Tensor
 
-from .errors import InvalidInput, shown
+from ..errors import InvalidInput, shown
 
 TRAIN_STEPS = 1000
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .alphas import Alphas
-from .errors import InvalidInput
+from ..errors import InvalidInput
+from ..morphing.alphas import Alphas
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .denoise import Denoise, Prediction, unet_denoiser
-from .errors import InvalidInput
-from .schedule import sigmas_of
+from ..denoise import Denoise, Prediction, unet_denoiser
+from ..errors import InvalidInput
+from ..sampling.schedule import sigmas_of
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from .denoise import Denoise
-from .errors import InvalidInput
+from ..denoise import Denoise
+from ..errors import InvalidInput
 
 ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 """From x (1, C, h, w) in sigma space, a sigma and whether z0 is wanted to features (1, D, H, W) in float32 and z0."""

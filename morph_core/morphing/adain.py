@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import instance_norm
 
+from ..errors import InvalidInput
 from .alphas import Alphas
-from .errors import InvalidInput
 
 EPSILON = 1e-5
 
