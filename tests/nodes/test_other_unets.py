@@ -83,7 +83,8 @@ def test_a_lora_is_learnt_and_read_whole(
     assert sum(learnt["loss"][15:]) < 0.995 * sum(unlearnt["loss"][15:])
     with caplog.at_level(logging.WARNING):
         patched = with_lora(model, lora)
-    assert not caplog.records and len(patched.patches) == len(lora) // 3
+    unused = [record.message for record in caplog.records if "not loaded" in record.message]  # others speak here too
+    assert not unused and len(patched.patches) == len(lora) // 3
 
 
 def test_a_blended_lora_is_the_merged_one(model: Any, prompt: Any, fitted: Any) -> None:
