@@ -16,10 +16,12 @@ from morph_pack.morph_core.dragging.points import DragPoints, from_grid, to_grid
 from morph_pack.morph_core.dragging.tracking import motion_loss, sample_bilinear, track_points
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.sampling import ddim
+from morph_pack.morph_core.sampling.schedule import VariancePreserving
 
 CELLS = 32  # of the map, a side; the latent has 8
 GAIN = 20.0
 SIGMAS = torch.linspace(8, 4, 21)
+SCHEDULE = VariancePreserving(SIGMAS.flip(0))
 ONE_HANDLE = (((10, 12), (18, 16)),)
 FIVE_HANDLES = (((6, 6), (9, 9)), ((25, 6), (25, 11)), ((16, 16), (13, 16)), ((6, 25), (6, 22)), ((25, 25), (22, 25)))
 NEVER = replace(DragLatent(), learning_rate=1e-6, iterations=3)  # too slow to get anywhere
@@ -109,7 +111,7 @@ BOTH = pytest.mark.parametrize("config", OBJECTIVES.values(), ids=OBJECTIVES.key
 @pytest.mark.parametrize("pairs", [ONE_HANDLE, FIVE_HANDLES], ids=["one", "five"])
 def test_what_the_handles_showed_is_at_their_targets(read, config, pairs):
     points, x = at_cells(*pairs), latent()
-    result = drag_latent(read, x, SIGMAS, points, config)
+    result = drag_latent(read, SCHEDULE, x, SIGMAS, points, config)
     assert distances(result, points).max() < config.reach
     assert misplaced(read, x, result, points).max() < 1  # half a diagonal is what searching at whole cells may miss
 
@@ -117,7 +119,7 @@ def test_what_the_handles_showed_is_at_their_targets(read, config, pairs):
 @BOTH
 def test_the_track_begins_at_the_handles_and_ends_within_reach(read, config):
     points = at_cells(*FIVE_HANDLES)
-    result = drag_latent(read, latent(), SIGMAS, points, config)
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config)
     torch.testing.assert_close(result.tracks[0], points.handles)
     assert (distances(result, points, 0) >= config.reach).any()
     assert (distances(result, points) < config.reach).all()
@@ -126,7 +128,9 @@ def test_the_track_begins_at_the_handles_and_ends_within_reach(read, config):
 
 def test_the_tracks_are_what_was_told_before_every_update_and_at_the_end(read):
     told, points = [], at_cells(*FIVE_HANDLES)
-    result = drag_latent(read, latent(), SIGMAS, points, DragLatent(), on_drag=lambda *call: told.append(call))
+    result = drag_latent(
+        read, SCHEDULE, latent(), SIGMAS, points, DragLatent(), on_drag=lambda *call: told.append(call)
+    )
     assert [done for done, _, _ in told] == list(range(len(result.losses) + 1))
     assert {total for _, total, _ in told} == {80}
     assert torch.equal(torch.stack([places for _, _, places in told]), result.tracks)
@@ -137,21 +141,23 @@ def test_a_handle_without_a_target_ahead_is_left_alone(read):
     near, far = ((20, 20), (21, 20)), ((6, 6), (12, 6))
     both, alone = at_cells(near, far), at_cells(far)
     config = replace(NEVER, iterations=1)
-    losses = [drag_latent(read, latent(), SIGMAS, points, config).losses for points in (both, alone)]
+    losses = [drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config).losses for points in (both, alone)]
     assert losses[0] == losses[1] and losses[0][0] > 0.1
 
 
 def test_a_drag_shorter_than_its_reach_is_refused(read):
     """It would do nothing, and say nothing."""
     with pytest.raises(InvalidInput, match=r"every handle is within reach of its target already \(100 cells\)"):
-        drag_latent(read, latent(), SIGMAS, at_cells(*FIVE_HANDLES), replace(DragLatent(), reach=100.0, levels=3))
+        drag_latent(
+            read, SCHEDULE, latent(), SIGMAS, at_cells(*FIVE_HANDLES), replace(DragLatent(), reach=100.0, levels=3)
+        )
 
 
 @pytest.mark.parametrize(("iterations", "levels"), [(1, 1), (4, 1), (3, 4), (1, 20)])
 def test_updates_are_as_many_as_allowed_until_every_handle_has_arrived(read, iterations, levels):
     config = replace(NEVER, iterations=iterations, levels=levels)
     points = at_cells(((20, 20), (21, 20)), *ONE_HANDLE)  # the first is there already
-    result = drag_latent(read, latent(), SIGMAS, points, config)
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config)
     assert len(result.losses) == iterations * levels and result.level == levels - 1
     assert (result.remaining < config.reach).tolist() == [True, False]
 
@@ -159,11 +165,11 @@ def test_updates_are_as_many_as_allowed_until_every_handle_has_arrived(read, ite
 @pytest.mark.parametrize(("objective", "iterations"), [("DragDiffusion", 12), ("GoodDrag", 5)])
 def test_a_drag_ends_at_the_level_where_the_handles_arrive(read, objective, iterations):
     config, points = replace(OBJECTIVES[objective], iterations=iterations, levels=9), at_cells(*ONE_HANDLE)
-    result = drag_latent(read, latent(), SIGMAS, points, config)
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config)
     assert 0 < result.level < 8
     assert iterations * result.level < len(result.losses) <= iterations * (result.level + 1)
     assert misplaced(read, latent(), result, points) < 1
-    before = drag_latent(read, latent(), SIGMAS, points, replace(config, levels=result.level))
+    before = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, replace(config, levels=result.level))
     assert before.remaining.min() >= config.reach  # a level fewer is not enough
     assert result.losses[: len(before.losses)] == before.losses
 
@@ -180,7 +186,7 @@ def test_at_every_level_the_handles_are_looked_for_before_they_are_moved():
     config = DragLatent(iterations=30, levels=2, tracking_radius=6, drags_per_tracking=30)
     points = at_cells(((8, 16), (24, 16)))
     x = latent() * ((sigmas[0] ** 2 + 1) / (SIGMAS[0] ** 2 + 1)) ** 0.5
-    tracks = to_grid(drag_latent(Fading(), x, sigmas, points, config).tracks, (CELLS, CELLS))[:, 0, 0]
+    tracks = to_grid(drag_latent(Fading(), SCHEDULE, x, sigmas, points, config).tracks, (CELLS, CELLS))[:, 0, 0]
     before, after = tracks[30].item() - 8, tracks[31].item() - 8  # the end of a level, the beginning of the next
     assert tracks[:30].tolist() == [8] * 30 and before >= 4
     assert after == pytest.approx(before / 2, abs=1)
@@ -189,7 +195,7 @@ def test_at_every_level_the_handles_are_looked_for_before_they_are_moved():
 def test_at_one_level_the_original_is_what_was_given(read):
     x = latent()
     before = x.clone()
-    result = drag_latent(read, x, SIGMAS, at_cells(*ONE_HANDLE))
+    result = drag_latent(read, SCHEDULE, x, SIGMAS, at_cells(*ONE_HANDLE))
     assert torch.equal(result.original, before) and torch.equal(x, before)
     assert x.grad is None and not x.requires_grad
     assert not (result.original.requires_grad or result.dragged.requires_grad or result.tracks.requires_grad)
@@ -199,14 +205,16 @@ def test_at_one_level_the_original_is_what_was_given(read):
 @pytest.mark.parametrize("levels", [2, 7, 20])
 def test_the_original_is_denoised_as_ddim_does(read, levels):
     x = latent()
-    result = drag_latent(read, x, SIGMAS, at_cells(*ONE_HANDLE), replace(NEVER, levels=levels, objective="GoodDrag"))
+    result = drag_latent(
+        read, SCHEDULE, x, SIGMAS, at_cells(*ONE_HANDLE), replace(NEVER, levels=levels, objective="GoodDrag")
+    )
     assert torch.equal(result.original, ddim.sample(read.denoise, x, SIGMAS[:levels]))
     assert (result.original - x).abs().max() > 1e-3
 
 
 def test_an_untouched_row_is_denoised_as_the_original_is(read):
     config = replace(NEVER, learning_rate=1e-12, levels=5)
-    result = drag_latent(read, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
     torch.testing.assert_close(result.dragged, result.original)
 
 
@@ -220,7 +228,7 @@ def test_an_exception_from_on_drag_passes_through(read, call):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drag_latent(read, x, SIGMAS, at_cells(*ONE_HANDLE), replace(NEVER, levels=4), on_drag=cancel)
+        drag_latent(read, SCHEDULE, x, SIGMAS, at_cells(*ONE_HANDLE), replace(NEVER, levels=4), on_drag=cancel)
     assert len(told) == call + 1
     assert torch.equal(x, latent())
 
@@ -266,7 +274,7 @@ def z_after(x, x0, sigmas):
 def test_scaling_the_loss_changes_nothing_in_float32(read, config, drags_per_tracking):
     config = replace(config, iterations=7, levels=1, drags_per_tracking=drags_per_tracking)
     points = at_cells(*FIVE_HANDLES)
-    result = drag_latent(read, latent(), SIGMAS, points, config)
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config)
     dragged, losses, tracks = by_hand(read, latent(), SIGMAS, points, config)
     torch.testing.assert_close(result.dragged, dragged, rtol=0, atol=1e-5)
     assert result.losses == pytest.approx(losses, rel=1e-5)
@@ -289,11 +297,11 @@ def test_the_mask_term_is_that_of_the_paper(read):
     points = at_cells(INTO_WHAT_IS_KEPT)
     kept = torch.ones(1, 1, 8, 8)
     kept[..., :5] = 0  # columns of four cells
-    result = drag_latent(read, latent(), SIGMAS, points, config, half_mask())
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config, half_mask())
     dragged, losses, _ = by_hand(read, latent(), SIGMAS, points, config, kept)
     torch.testing.assert_close(result.dragged, dragged, rtol=0, atol=1e-4)
     assert result.losses == pytest.approx(losses, rel=1e-4)
-    without = drag_latent(read, latent(), SIGMAS, points, config).losses
+    without = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config).losses
     assert result.losses[0] == pytest.approx(without[0], rel=1e-6)  # nothing has changed yet
     assert result.losses[2] > without[2] + 0.01
 
@@ -302,7 +310,7 @@ def test_the_mask_term_is_that_of_the_paper(read):
 def test_a_latent_cell_of_which_any_pixel_may_change_may_change(read, columns):
     config, points = replace(DragLatent(), iterations=6, mask_weight=10.0), at_cells(((15, 12), (28, 12)))
     masks = half_mask(slice(0, 20)), 0.01 * half_mask(columns), half_mask(slice(0, 16))
-    whole, part, less = (drag_latent(read, latent(), SIGMAS, points, config, mask).dragged for mask in masks)
+    whole, part, less = (drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config, mask).dragged for mask in masks)
     assert torch.equal(part, whole)
     assert (less - whole).abs().max() > 0.1
 
@@ -313,14 +321,14 @@ EVERYWHERE = [None, torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64), torch.f
 @pytest.mark.parametrize("mask", EVERYWHERE, ids=["none", "black", "white", "grey"])
 def test_without_a_mask_z0_is_never_asked_for_and_results_are_the_same(read, mask):
     config, points = replace(DragLatent(), iterations=5, mask_weight=1e3), at_cells(*ONE_HANDLE)
-    result = drag_latent(read, latent(), SIGMAS, points, config, mask)
+    result = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config, mask)
     assert read.wants and not any(read.wants)
-    expected = drag_latent(Warp(), latent(), SIGMAS, points, config)
+    expected = drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, points, config)
     assert torch.equal(result.dragged, expected.dragged) and result.losses == expected.losses
 
 
 def test_between_levels_alone_z0_is_asked_for_without_a_mask(read):
-    drag_latent(read, latent(), SIGMAS, at_cells(*ONE_HANDLE), replace(NEVER, levels=4))
+    drag_latent(read, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), replace(NEVER, levels=4))
     assert sum(read.wants) == 2 * 3  # both rows, between four levels
 
 
@@ -328,8 +336,8 @@ def test_between_levels_alone_z0_is_asked_for_without_a_mask(read):
 def test_under_a_heavy_mask_nothing_outside_changes(read, config):
     points = at_cells(INTO_WHAT_IS_KEPT)
     config = replace(config, iterations=40, levels=1, mask_weight=1e4)
-    held = drag_latent(read, latent(), SIGMAS, points, config, half_mask())
-    free = drag_latent(read, latent(), SIGMAS, points, config)
+    held = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config, half_mask())
+    free = drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config)
     scale = (SIGMAS[0] ** 2 + 1) ** 0.5
     moved, moved_freely = (((result.dragged - latent()) / scale)[..., 5:].abs().max() for result in (held, free))
     assert moved < 2.5 * config.learning_rate  # Adam steps to and fro about where it began
@@ -340,7 +348,9 @@ def test_under_a_heavy_mask_nothing_outside_changes(read, config):
 
 def test_a_mask_of_no_weight_is_no_mask(read):
     config, points = replace(DragLatent(), iterations=5, mask_weight=0.0), at_cells(*ONE_HANDLE)
-    masked, plain = (drag_latent(read, latent(), SIGMAS, points, config, mask) for mask in (half_mask(), None))
+    masked, plain = (
+        drag_latent(read, SCHEDULE, latent(), SIGMAS, points, config, mask) for mask in (half_mask(), None)
+    )
     torch.testing.assert_close(masked.dragged, plain.dragged)
 
 
@@ -351,7 +361,7 @@ def halved(read):
 
 def test_in_half_precision_the_handle_arrives_too(read):
     points = at_cells(*ONE_HANDLE)
-    result = drag_latent(halved(read), latent(), SIGMAS, points)
+    result = drag_latent(halved(read), SCHEDULE, latent(), SIGMAS, points)
     assert distances(result, points) < 2
     assert misplaced(read, latent(), result, points) < 1
 
@@ -367,7 +377,7 @@ def test_gradients_too_small_for_half_precision_still_move_the_handle(read):
     step = torch.tensor([[1.0, 0.0]])
     motion_loss(features, place, step, features, place, 1).sum().backward()
     assert x.grad.abs().max() == 0  # what a plain backward pass would give
-    result = drag_latent(faint, latent(), SIGMAS, points)
+    result = drag_latent(faint, SCHEDULE, latent(), SIGMAS, points)
     assert distances(result, points) < 2
 
 
@@ -378,20 +388,24 @@ def test_features_of_another_shape_than_the_image_have_their_own_cells():
             return interpolate(features, (CELLS, 2 * CELLS), mode="bilinear"), x0
 
     points = at_cells(*ONE_HANDLE)
-    result = drag_latent(Wide(), latent(), SIGMAS, points, replace(NEVER, iterations=1))
+    result = drag_latent(Wide(), SCHEDULE, latent(), SIGMAS, points, replace(NEVER, iterations=1))
     assert result.remaining.tolist() == pytest.approx([(16**2 + 4**2) ** 0.5], abs=1e-3)
 
 
 @pytest.mark.parametrize("batch", [0, 2])
 def test_a_batch_is_refused(read, batch):
     with pytest.raises(InvalidInput, match=f"one image, got a batch of {batch}"):
-        drag_latent(read, latent().expand(batch, -1, -1, -1) if batch else latent()[:0], SIGMAS, at_cells(*ONE_HANDLE))
+        drag_latent(
+            read, SCHEDULE, latent().expand(batch, -1, -1, -1) if batch else latent()[:0], SIGMAS, at_cells(*ONE_HANDLE)
+        )
 
 
 @pytest.mark.parametrize(("levels", "sigmas"), [(21, 21), (1, 1), (30, 21)])
 def test_more_levels_than_steps_are_refused(read, levels, sigmas):
     with pytest.raises(InvalidInput, match=f"levels is {levels} but only {sigmas - 1} sampling steps remain"):
-        drag_latent(read, latent(), SIGMAS[:sigmas], at_cells(*ONE_HANDLE), replace(DragLatent(), levels=levels))
+        drag_latent(
+            read, SCHEDULE, latent(), SIGMAS[:sigmas], at_cells(*ONE_HANDLE), replace(DragLatent(), levels=levels)
+        )
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, math.nan])
@@ -443,7 +457,7 @@ def test_features_that_are_not_finite_are_refused():
         return features * float("nan"), x0
 
     with pytest.raises(InvalidInput, match="features are not finite before the first update: check the model, its pro"):
-        drag_latent(broken, latent(), SIGMAS, at_cells(*ONE_HANDLE))
+        drag_latent(broken, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
 
 
 def test_a_drag_that_diverges_is_refused_and_a_lower_learning_rate_is_advised():
@@ -455,19 +469,19 @@ def test_a_drag_that_diverges_is_refused_and_a_lower_learning_rate_is_advised():
         return features * (float("inf") if len(calls) > 2 else 1), x0
 
     with pytest.raises(InvalidInput, match=r"not finite after \d updates: lower learning_rate, or use float32"):
-        drag_latent(overflowing, latent(), SIGMAS, at_cells(*ONE_HANDLE), NEVER)
+        drag_latent(overflowing, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), NEVER)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (2, 1, 8, 8), (1, 3, 8, 8)])
 def test_a_mask_of_another_shape_is_refused(shape):
     with pytest.raises(InvalidInput, match=r"mask must be of shape \(1, 1, H, W\)"):
-        drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE), mask=torch.ones(shape))
+        drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), mask=torch.ones(shape))
 
 
 def test_it_works_where_gradients_are_off():
-    expected = drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE))
+    expected = drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
     with torch.no_grad():
-        found = drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE))
+        found = drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
     assert torch.equal(found.dragged, expected.dragged)
 
 
@@ -481,7 +495,7 @@ def test_an_update_whose_gradient_overflows_half_precision_is_made_again_at_a_sm
         return (256 * features.half()).float(), x0
 
     config = replace(NEVER, learning_rate=1e-3, iterations=4, levels=2, reach=0.1)
-    result = drag_latent(steep, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
+    result = drag_latent(steep, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
     assert len(result.losses) == 8
     assert len({x.sum().item() for x in seen}) >= 8
 
@@ -495,4 +509,4 @@ def test_gradients_that_no_scale_makes_finite_are_refused():
         return features, x0
 
     with pytest.raises(InvalidInput, match="gradients are not finite"):
-        drag_latent(broken, latent(), SIGMAS, at_cells(*ONE_HANDLE))
+        drag_latent(broken, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))

@@ -22,19 +22,20 @@ from torch.nn.functional import pad
 
 import morph_pack.nodes.drag as drag_node
 from morph_pack.morph_core.attention.end_frames import mixed_self_attention
-from morph_pack.morph_core.denoise import Denoise, unet_denoiser
+from morph_pack.morph_core.denoise import Denoise
 from morph_pack.morph_core.dragging.latent import PUBLISHED, DragLatent, DragResult, drag_latent, published
 from morph_pack.morph_core.dragging.points import parse_points
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.blend import blended_loras, read_lora
 from morph_pack.morph_core.models.features import FEATURE_BLOCKS, up_block_features
+from morph_pack.morph_core.models.unet import attention_layers
 from morph_pack.morph_core.pictures.handle_tracks import as_image, colour_of
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
-from morph_pack.nodes.bridge import scaled_latent
+from morph_pack.nodes.host.backbone import scaled_latent
 from morph_tests.comfy_host import ComfyHost, Prompt, RunFailed, running_comfyui
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
@@ -114,7 +115,7 @@ def ksampler_sigmas(model: Any, start: int = START, steps: int = STEPS) -> Tenso
 
 
 def toy_denoiser(core: ToyModel, text: Any = None) -> Denoise:
-    return unet_denoiser(core.unet, (text or conditioning())[0][0], sigmas_of(core.train_alphas))
+    return denoiser_of(core.unet, (text or conditioning())[0][0], core.backbone.schedule.sigmas)
 
 
 def core_drag(
@@ -130,7 +131,9 @@ def core_drag(
     read = up_block_features(core.unet.up_blocks, toy_denoiser(core), block)
     x, points = image_latent["samples"].clone() * SCALE_FACTOR, parse_points(as_text(PAIRS), SIZE)
     with blended_loras(read_lora(lora, core.unet) if lora else {}, {}, (0.0,)):
-        return drag_latent(read, x, sigmas, points, config, None if mask is None else mask[None])
+        return drag_latent(
+            read, core.backbone.schedule, x, sigmas, points, config, None if mask is None else mask[None]
+        )
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -174,11 +177,11 @@ class TestIsTheCores:
         noise = {"samples": 3 * normal(1, 4, 8, 12) / 0.18215}
         actual = drag(model, noise, objective="GoodDrag", options=options(**numbers))
         with torch.inference_mode(), diffusers_twin(model) as twin:
-            train_sigmas = sigmas_of(twin.train_alphas)
-            denoise = unet_denoiser(twin.unet, conditioning()[0][0], train_sigmas, "v_prediction")
+            train_sigmas = twin.schedule.sigmas
+            denoise = denoiser_of(twin.unet, conditioning()[0][0], train_sigmas, "v_prediction")
             config, points = replace(published("GoodDrag"), **numbers), parse_points(as_text(PAIRS), SIZE)
             read, x = up_block_features(twin.unet.up_blocks, denoise), scaled_latent(model, noise["samples"])
-            expected = drag_latent(read, x, ksampler_sigmas(model), points, config)
+            expected = drag_latent(read, twin.schedule, x, ksampler_sigmas(model), points, config)
         assert_close(actual.samples * 0.18215, torch.cat([expected.original, expected.dragged]), 1e-3)
 
     @pytest.mark.parametrize("block", FEATURE_BLOCKS)
@@ -404,7 +407,10 @@ class TestReferenceControl:
         (patched,) = run("AttentionKVInject", model=model, **KV_INJECT)
         frames = sample(patched, conditioning(), dragged.samples, STEPS, start=START)
         rows = dragged.samples.clone() * SCALE_FACTOR
-        with torch.no_grad(), mixed_self_attention(core.unet, (0.0, 0.0), blocks="last two up blocks"):
+        with (
+            torch.no_grad(),
+            mixed_self_attention(core.backbone.attention_layers(), (0.0, 0.0), blocks="last two up blocks"),
+        ):
             expected = ddim.sample(toy_denoiser(core), rows, ksampler_sigmas(model))
         assert_close(frames, expected / SCALE_FACTOR, 1e-3)
         plain = sample(model, conditioning(), dragged.samples, STEPS, start=START)
@@ -416,8 +422,8 @@ class TestReferenceControl:
         (patched,) = run("AttentionKVInject", model=sd1, **KV_INJECT)
         frames = sample(patched, conditioning(), noise, 2)
         with diffusers_twin(sd1) as twin, torch.no_grad():
-            denoise = unet_denoiser(twin.unet, conditioning()[0][0], sigmas_of(twin.train_alphas))
-            with mixed_self_attention(twin.unet, (0.0, 0.0), blocks="last two up blocks"):
+            denoise = denoiser_of(twin.unet, conditioning()[0][0], twin.schedule.sigmas)
+            with mixed_self_attention(attention_layers(twin.unet), (0.0, 0.0), blocks="last two up blocks"):
                 expected = ddim.sample(denoise, scaled_latent(sd1, noise), ksampler_sigmas(sd1, 0, 2))
         assert_close(frames, expected / 0.18215, 1e-4)
 
@@ -448,7 +454,10 @@ class TestReferenceControl:
             return uncond(x, sigma) + cfg * (cond(x, sigma) - uncond(x, sigma))
 
         rows = dragged.samples.clone() * SCALE_FACTOR
-        with torch.no_grad(), mixed_self_attention(core.unet, (0.0, 0.0), blocks="last two up blocks"):
+        with (
+            torch.no_grad(),
+            mixed_self_attention(core.backbone.attention_layers(), (0.0, 0.0), blocks="last two up blocks"),
+        ):
             assert_close(frames, ddim.sample(guided, rows, ksampler_sigmas(model)) / SCALE_FACTOR, 1e-3)
         alone = sample(model, conditioning(), dragged.samples[:1], STEPS, **settings)
         assert_close(frames[:1], alone, 1e-3)

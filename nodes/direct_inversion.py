@@ -1,47 +1,27 @@
-"""An inversion's trajectory as a value between nodes, and Direct Inversion, which holds rows of a batch to it."""
+"""Direct Inversion: a row of the sampled batch that ends as the image that was inverted."""
 
-import weakref
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
+from ..morph_core.crop import free_cells, masked_crop, seen_by_vae
 from ..morph_core.errors import InvalidInput
-from ..morph_core.sampling.trajectory import Trajectory, x0_leading_to
-from .adapters import CATEGORY
-from .inputs import checked
-from .named_errors import named
-from .predictions import PUT_BACK, step_under_way, wrap_prediction
-from .versions import schema
+from ..morph_core.sampling import direct_inversion
+from ..morph_core.sampling.trajectory import Trajectory
+from .host.adapters import CATEGORY
+from .host.inputs import checked
+from .host.named_errors import named
+from .host.predictions import DIRECT_INVERSION, current_step, wrap_prediction
+from .host.trajectories import TrajectoryType, trajectory_input
+from .host.versions import schema
 
-TrajectoryType = io.Custom("INVERSION_TRAJECTORY")
 NODE = "Direct Inversion"
 LEAD_ASTRAY = "morph_drag_lead_astray"
 """In transformer_options during a sampling run: what to say of a row that is not on its trajectory."""
 EULER = "euler"  # ComfyUI's ddim is this function too
-LOST = 1e-3  # of a latent of unit variance: a row this far from its trajectory was not brought there by ddim
-
-
-@dataclass(frozen=True)
-class Inverted:
-    """INVERSION_TRAJECTORY: the way, as the UNet takes latents, the prompt it was walked with, and whose it is."""
-
-    way: Trajectory
-    positive: list[Any]
-    network: "weakref.ref[Any]"
-
-
-def trajectory_input(model: Any, value: Any) -> Inverted:
-    """The value of an input `trajectory`. Raises `InvalidInput` for other values and another model's trajectory."""
-    if not isinstance(value, Inverted):
-        raise InvalidInput(f"trajectory must come from DDIM Invert, got {type(value).__name__}")
-    if value.network() is not model.model:
-        raise InvalidInput("trajectory was inverted with another model; connect both nodes to one checkpoint's MODEL")
-    return value
+MAX_DRIFT = 1e-3  # see `Trajectory.drift`: a row this far from its trajectory was not brought there by ddim
 
 
 class DirectInversion(io.ComfyNode):
@@ -60,7 +40,7 @@ class DirectInversion(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with; its other patches stay."),
-                TrajectoryType.Input("trajectory", tooltip="The image's way to noise, from DDIM Invert."),
+                TrajectoryType.Input("trajectory", tooltip="From the image to its noise, from DDIM Invert."),
                 io.Int.Input(
                     "row",
                     default=0,
@@ -80,30 +60,37 @@ class DirectInversion(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: Any, trajectory: Any, row: int, mask: Tensor | None = None) -> io.NodeOutput:
-        way = trajectory_input(model, trajectory).way
-        put_back = _PutBack(way, row, _pinned_cells(mask, way))
+        inverted = trajectory_input(model, trajectory).trajectory
+        pinned_row = _PinnedRow(inverted, row, _free_cells(mask, inverted))
         patched = model.clone()
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PUT_BACK, put_back.sample)
-        wrap_prediction(patched, PUT_BACK, put_back.predict)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, DIRECT_INVERSION, pinned_row.sample)
+        wrap_prediction(patched, DIRECT_INVERSION, pinned_row.predict)
         return io.NodeOutput(patched)
 
 
-def _pinned_cells(mask: Tensor | None, way: Trajectory) -> Tensor:
-    """(h, w) of the latent, whether a cell is put back: none of whose pixels the mask lets differ."""
-    size = way.latents.shape[-2:]
-    if mask is None or not mask.any():
-        return torch.ones(size, dtype=torch.bool)
+def _free_cells(mask: Tensor | None, trajectory: Trajectory) -> Tensor | None:
+    """(h, w) of the latent, True for the cells that the mask lets differ; None for none of them."""
+    if mask is None:
+        return None
     if mask.ndim not in (2, 3) or len(mask.reshape(-1, *mask.shape[-2:])) != 1:
         raise InvalidInput(f"mask must be one mask (H, W), got shape {tuple(mask.shape)}")
-    free = adaptive_max_pool2d(mask.reshape(1, 1, *mask.shape[-2:]).float(), size)
-    return free[0, 0] <= 0
+    height, width = trajectory.latents.shape[-2:]
+    try:
+        crop = seen_by_vae((mask.shape[-1], mask.shape[-2]), (width, height))
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"mask is {mask.shape[-1]}x{mask.shape[-2]}, which is no size of an image that trajectory's latent of "
+            f"{width}x{height} cells is of; connect a mask of that image's size"
+        ) from error
+    cropped = masked_crop(mask, crop)
+    return None if cropped is None else free_cells(cropped, (height, width))
 
 
-class _PutBack:
+class _PinnedRow:
     """The patches of one row."""
 
-    def __init__(self, way: Trajectory, row: int, pinned: Tensor) -> None:
-        self.way, self.row, self.pinned = way, row, pinned
+    def __init__(self, trajectory: Trajectory, row: int, free: Tensor | None) -> None:
+        self.trajectory, self.row, self.free = trajectory, row, free
 
     def sample(
         self,
@@ -124,9 +111,8 @@ class _PutBack:
             self._check_unmasked(denoise_mask, self._row_of(noise))
         sampled: Tensor = executor(guider, sigmas, extra, callback, noise, latent_image, denoise_mask, *rest)
         if len(sigmas) > 1:
-            end = int((self.way.sigmas - sigmas[-1].to(self.way.sigmas)).abs().argmin())
             with named(NODE):
-                self._check_on_its_way(sampled, end, options)
+                self._check_on_trajectory(sampled, sigmas[-1], options)
         return sampled
 
     def predict(
@@ -135,25 +121,20 @@ class _PutBack:
         """Around the whole prediction: the row's is replaced by the one that leads where it belongs."""
         denoised: Tensor = executor(x, timestep, model_options, seed)
         with named(NODE):
-            return self._put_back(denoised, x, timestep, model_options)
-
-    def _put_back(self, denoised: Tensor, x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> Tensor:
-        row = self._row_of(x)
-        place, sigma, next_sigma = step_under_way(timestep, model_options)
-        step = self.way.step_between(sigma, next_sigma)
-        if place > 0:
-            self._check_on_its_way(x, step, model_options["transformer_options"])
-        target = self.way.latents[step + 1, 0].to(x)
-        led = x0_leading_to(target, x[row], sigma, next_sigma)
-        result = denoised.clone()
-        result[row] = torch.where(self.pinned.to(x.device), led, denoised[row])
-        return result
+            row = self._row_of(x)
+            step, sigma, next_sigma = current_step(timestep, model_options)
+            correction = direct_inversion.DirectInversion({row: self.trajectory}, self.free)
+            corrected = correction(denoised, x, sigma, next_sigma)
+            if step > 0:
+                self._check_on_trajectory(x, sigma, model_options["transformer_options"])
+            return corrected
 
     def _row_of(self, x: Tensor) -> int:
         if not -len(x) <= self.row < len(x):
             raise InvalidInput(f"row is {self.row} but the sampled latent is a batch of {len(x)}")
-        if x.shape[1:] != self.way.latents.shape[2:]:
-            inverted, sampled = (f"{s[-1]}x{s[-2]} with {s[-3]} channels" for s in (self.way.latents.shape, x.shape))
+        shape = self.trajectory.latents.shape
+        if x.shape[1:] != shape[2:]:
+            inverted, sampled = (f"{s[-1]}x{s[-2]} with {s[-3]} channels" for s in (shape, x.shape))
             raise InvalidInput(f"trajectory is of a latent of {inverted}, the sampled latent is {sampled}")
         return self.row % len(x)
 
@@ -164,12 +145,10 @@ class _PutBack:
                 "Latent Noise Mask, and connect the mask to Direct Inversion"
             )
 
-    def _check_on_its_way(self, x: Tensor, step: int, options: dict[str, Any]) -> None:
-        """Raises unless the row, as `step` finds it, is where the step before was to lead it."""
-        expected, sigma = self.way.latents[step, 0].to(x), self.way.sigmas[step].to(x)
-        error = (x[self.row] - expected)[:, self.pinned.to(x.device)]
-        away = (error.square().sum() / max(1, error.numel())).sqrt() / (sigma**2 + 1) ** 0.5
-        if not away <= LOST:  # NaN neither
+    def _check_on_trajectory(self, x: Tensor, sigma: Tensor, options: dict[str, Any]) -> None:
+        """Raises unless the row at this sigma is where the step before was to lead it."""
+        pinned = None if self.free is None else ~self.free
+        if not self.trajectory.drift(x[self.row], sigma.to(x), pinned) <= MAX_DRIFT:  # NaN neither
             raise InvalidInput(f"row {self.row} is not where it was put: {options[LEAD_ASTRAY]}")
 
 

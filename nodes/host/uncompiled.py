@@ -15,7 +15,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ..morph_core.errors import InvalidInput
+from ...morph_core.errors import InvalidInput
 from .named_errors import named
 
 

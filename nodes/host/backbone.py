@@ -17,9 +17,11 @@ import torch.utils.checkpoint
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
-from ..morph_core.denoise import Denoise
-from ..morph_core.errors import InvalidInput, UnsupportedModel
-from ..morph_core.models.backbone import ATTENTION_PROJECTIONS, Text
+from ...morph_core.denoise import Denoise
+from ...morph_core.errors import InvalidInput, UnsupportedModel
+from ...morph_core.models.text import Text
+from ...morph_core.models.unet import ATTENTION_PROJECTIONS
+from .model_sampling import ModelSampling
 from .shadow import pytorch_attention, shadow_model
 
 if TYPE_CHECKING:
@@ -48,29 +50,20 @@ class ShadowBackbone:
         return self.model.diffusion_model  # type: ignore[no-any-return]
 
     @property
-    def sigmas(self) -> Tensor:
-        """(T,) of the training timesteps, or as many of a continuous schedule, rising."""
-        return self.model.model_sampling.sigmas.to(self.device)
+    def schedule(self) -> ModelSampling:
+        """The MODEL's own."""
+        return ModelSampling(self.model.model_sampling)
 
     def denoiser(self, text: Text) -> Denoise:
-        """The network, told this. added: what ComfyUI makes of a CONDITIONING beside the text."""
+        """The network, called with this text. added: what ComfyUI makes of a CONDITIONING beside the embeddings."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             rows = len(x)
-            told = {name: _rows(value, rows) for name, value in {"c_crossattn": text.context, **text.added}.items()}
+            inputs = {name: _rows(value, rows) for name, value in {"c_crossattn": text.context, **text.added}.items()}
             options = {"optimized_attention_override": pytorch_attention}  # anew: networks write into it
-            return self.model.apply_model(x, sigma.expand(rows), transformer_options=options, **told)  # type: ignore[no-any-return]
+            return self.model.apply_model(x, sigma.expand(rows), transformer_options=options, **inputs)  # type: ignore[no-any-return]
 
         return denoise
-
-    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """As the family has it."""
-        return self.model.model_sampling.noise_scaling(sigma, noise, x0)  # type: ignore[no-any-return]
-
-    def error_scale(self, sigma: Tensor) -> Tensor:
-        """Every family's estimate of x0 is linear in what its network returns; this is its slope, inverted."""
-        one = torch.ones(1, 1, 1, 1, device=self.device)
-        return 1 / self.model.model_sampling.calculate_denoised(sigma, one, torch.zeros_like(one)).abs().squeeze()
 
     def attention_projections(self) -> dict[str, nn.Linear]:
         """By diffusers' paths and in diffusers' order, so that a seed gives the LoRA that it gives there."""
@@ -85,10 +78,11 @@ class ShadowBackbone:
     def up_blocks(self) -> Sequence[nn.Module]:
         """Their last layers: what a block returns, they return."""
         blocks = self.model.model_config.unet_config["num_res_blocks"]
-        ends, end = [], -1
+        ends: list[nn.Module] = []
+        end = -1
         for residual_blocks in reversed(blocks):
             end += residual_blocks + 1
-            ends.append(self.network.output_blocks[end][-1])
+            ends.append(self.network.output_blocks[end][-1])  # type: ignore[index, arg-type]
         return ends
 
     def enable_gradient_checkpointing(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..morph_core.errors import MorphError
+from ...morph_core.errors import MorphError
 
 LONGEST = 800  # characters; a message may quote what came, and anything may come
 

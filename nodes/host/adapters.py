@@ -8,8 +8,8 @@ import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core.errors import InvalidInput, shown
-from ..morph_core.morphing.alphas import Alphas, check_alphas
+from ...morph_core.errors import InvalidInput, shown
+from ...morph_core.morphing.alphas import Alphas, check_alphas
 from .versions import stock_name
 
 CATEGORY = "morph & drag"

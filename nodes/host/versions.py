@@ -24,5 +24,5 @@ def schema(**fields: Any) -> io.Schema:
 
 def stock_name(*ids: str) -> str:
     """A stock node's name as this ComfyUI shows it. ids: the node's, of which a version may know another."""
-    names = stock_nodes.NODE_DISPLAY_NAME_MAPPINGS
+    names = stock_nodes.NODE_DISPLAY_NAME_MAPPINGS  # type: ignore[attr-defined]  # ComfyUI's module, not this folder
     return next((names[name] for name in ids if name in names), ids[0])

@@ -3,11 +3,13 @@
 from typing import Any
 
 import comfy.samplers
+import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core.errors import InvalidInput
+from ...morph_core.errors import InvalidInput
+from .model_sampling import ModelSampling
 
 SIGMA_KEY = "morph_drag_sigma"
 """In a LATENT: the noise level it was inverted to."""
@@ -64,9 +66,24 @@ def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_a
             "set steps, scheduler and start_at_step as in DDIM Invert"
         )
     spread = model.model.process_latent_in(latent["samples"]).std().item()
-    least, most = 0.5 * wanted, 2 * (1 + wanted**2) ** 0.5  # half the noise; twice it and an image of unit variance
+    scale = ModelSampling(model.get_model_object("model_sampling")).scale(sigma).item()
+    least, most = 0.5 * wanted, 2 * scale  # half the noise; twice it and an image of unit variance
     if not least < spread < most:
         raise InvalidInput(
             f"latent is not at start_at_step {start_at_step}: its deviation is {spread:.2f}, {least:.2f} to {most:.2f} "
             "was expected; connect DDIM Invert's output, with the same steps, scheduler and start_at_step"
         )
+
+
+def step_percents(model: Any, sigmas: Tensor) -> list[tuple[float, float]]:
+    """ComfyUI's start and end percent of each step: from half-way to the step before to half-way to the one after.
+
+    sigmas: (S + 1,), falling. ComfyUI counts percents in the model's training timesteps, between which it interpolates
+    log sigmas.
+    """
+    known = model.get_model_object("model_sampling").sigmas.log().cpu().numpy()
+    logs = sigmas[:-1].log().cpu().numpy()
+    halves = (logs[:-1] + logs[1:]) / 2
+    timesteps = np.interp(halves, known, np.arange(len(known)))
+    edges = [0.0, *(1 - timesteps / (len(known) - 1)).tolist(), 1.0]
+    return list(zip(edges, edges[1:], strict=False))

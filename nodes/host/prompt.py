@@ -9,10 +9,10 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..morph_core.errors import InvalidInput
-from ..morph_core.models.backbone import Text
+from ...morph_core.errors import InvalidInput
+from ...morph_core.models.text import Text
 from .adapters import single_conditioning
-from .bridge import unet_config
+from .backbone import unet_config
 
 ONLY_WHERE_SAMPLED = ("control", "gligen", "hooks", "area", "mask", "strength", "start_percent", "end_percent")
 
@@ -32,7 +32,7 @@ class Prompt:
                 "where the model is sampled"
             )
         added = {name: _ordinary(value, device) for name, value in self.text.added.items()}
-        return Text(_ordinary(self.text.context, device), added)
+        return Text(_ordinary(self.text.context, device), added=added)
 
 
 def _ordinary(value: Any, device: torch.device) -> Any:
@@ -59,7 +59,7 @@ def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor)
             f"{name} has a pooled output that makes a vector {added['y'].shape[-1]} wide, model takes {width}; "
             "encode the prompt with this model's own CLIP"
         )
-    return Prompt(Text(embedding, added), unseen)
+    return Prompt(Text(embedding, added=added), unseen)
 
 
 def _added(model: Any, conditioning: list[Any], name: str, samples: Tensor) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 
-from ..morph_core.errors import UnsupportedModel
+from ...morph_core.errors import UnsupportedModel
 from .weights import computing_weights
 
 PATCHES_OF_A_LAYER = ("weight_function", "bias_function")  # lists; what they do is in `computing_weights`

@@ -11,10 +11,11 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-PUT_BACK = "morph_drag_put_back"
+from ...morph_core.sampling.trajectory import REL_TOL
+
+DIRECT_INVERSION = "morph_drag_direct_inversion"
 BLEND = "morph_drag_blend"
-FROM_OUTSIDE = (BLEND, PUT_BACK)  # a blend sees the rows where they really go
-SAME = 1e-4  # relative: two sigmas this near are one
+FROM_OUTSIDE = (BLEND, DIRECT_INVERSION)  # a blend sees the rows where they really go
 
 
 def wrap_prediction(model: Any, key: str, wrapper: Callable[..., Tensor]) -> None:
@@ -25,12 +26,12 @@ def wrap_prediction(model: Any, key: str, wrapper: Callable[..., Tensor]) -> Non
     model.wrappers[WrappersMP.PREDICT_NOISE] = {**ours, **wrappers}
 
 
-def step_under_way(timestep: Tensor, model_options: dict[str, Any]) -> tuple[int, Tensor, Tensor]:
+def current_step(timestep: Tensor, model_options: dict[str, Any]) -> tuple[int, Tensor, Tensor]:
     """Of a prediction's arguments: the step of the run, its sigma, and the one that it leads to.
 
     Between two steps' sigmas, where some samplers look too, it is the step that has begun; from the last sigma, 0.
     """
     sigma = timestep.max()
     sigmas = model_options["transformer_options"]["sample_sigmas"].to(sigma)
-    begun = int((sigmas >= sigma * (1 - SAME)).sum())
+    begun = int((sigmas >= sigma * (1 - REL_TOL)).sum())
     return begun - 1, sigma, sigmas[begun] if begun < len(sigmas) else torch.zeros_like(sigma)

@@ -8,36 +8,40 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..morph_core.errors import InvalidInput
-from ..morph_core.morphing.alphas import Alphas
+from ...morph_core.errors import InvalidInput
+from ...morph_core.morphing.alphas import Alphas
 from .named_errors import named
 
 PART = "morph_drag_part"
-"""In transformer_options while a part of the frames is under way: a `FramePart`."""
+"""In transformer_options while a part of the frames goes through the network: its `FramePart`."""
 
 
 @dataclass(frozen=True)
 class FramePart:
-    """Which of `total` frames the rows of a call are. kept: what a patch keeps of the ends for the parts after them."""
+    """Which of `total` frames the rows of a call are.
+
+    Of 7 frames in parts of 2 it is frames 0 and 6 first, then 1 and 2, then 3 and 4, then 5. of_ends: what a patch has
+    computed of frames 0 and 6, for the parts after them.
+    """
 
     frames: Sequence[int]
     total: int
-    kept: dict[Any, Tensor] = field(default_factory=dict)
+    of_ends: dict[Any, Tensor] = field(default_factory=dict)
 
 
-def frames_under_way(rows: int, options: dict[str, Any]) -> FramePart:
-    """The frames that a call with so many rows is for: those of the part under way, or all.
+def current_frames(rows: int, options: dict[str, Any]) -> FramePart:
+    """The frames of a call with so many rows: the current part's, or all.
 
-    ComfyUI may run the positive and negative prompt as one batch: each of these runs has the frames.
+    ComfyUI may evaluate k prompts in one batch, which then repeats the frames k times: 7 frames are 14 rows.
     """
     part: FramePart | None = options.get(PART)
     frames = rows // len(options["cond_or_uncond"])
     return part or FramePart(range(frames), frames)
 
 
-def alphas_under_way(rows: int, options: dict[str, Any], alphas: Alphas) -> Alphas:
+def current_alphas(rows: int, options: dict[str, Any], alphas: Alphas) -> Alphas:
     """The weights of the frames of a call. Raises `InvalidInput` when alphas is for another number of frames."""
-    part = frames_under_way(rows, options)
+    part = current_frames(rows, options)
     if part.total != len(alphas):
         raise InvalidInput(
             f"alphas is for {len(alphas)} frames but the sampled latent is a batch of {part.total}; "
@@ -66,18 +70,18 @@ class InParts:
         **others: Any,
     ) -> Tensor:
         options = transformer_options or {}
-        whole = frames_under_way(len(x), options)
+        whole = current_frames(len(x), options)
         if PART in options or whole.total <= max(2, self.size):
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **others)  # type: ignore[no-any-return]
         with named("Attention KV Inject"):
             _refuse_what_cannot_be_parted(options)
         outputs: list[Tensor] = []
         order: list[int] = []  # the rows that the outputs are of
-        kept: dict[Any, Tensor] = {}
+        of_ends: dict[Any, Tensor] = {}
         for frames in self._parts(whole.total):
             rows = [first + frame for first in range(0, len(x), whole.total) for frame in frames]
             inputs = [_rows_of(value, rows, len(x)) for value in (x, t, c_concat, c_crossattn, control)]
-            part = {**options, PART: FramePart(frames, whole.total, kept), **_told_to_others(frames, whole.total)}
+            part = {**options, PART: FramePart(frames, whole.total, of_ends), **_animatediff_part(frames, whole.total)}
             outputs.append(executor(*inputs, part, **_rows_of(others, rows, len(x))))
             order += rows
         return torch.cat(outputs)[torch.tensor(order).argsort()]
@@ -112,8 +116,8 @@ def _is_of(patch: Any, node: str) -> bool:
     return getattr(patch, "__qualname__", "").startswith(f"{node}.")
 
 
-def _told_to_others(frames: Sequence[int], total: int) -> dict[str, Any]:
-    """Which frames are under way, as AnimateDiff says it: patches with one item a frame (IPAdapter's) look here."""
+def _animatediff_part(frames: Sequence[int], total: int) -> dict[str, Any]:
+    """The current frames as AnimateDiff names them: patches with one item a frame (IPAdapter's) look here."""
     return {"ad_params": {"sub_idxs": list(frames), "full_length": total}}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..morph_core.errors import UnsupportedModel
+from ...morph_core.errors import UnsupportedModel
 
 PLAIN = (Tensor, nn.Parameter)
 

@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core.errors import InvalidInput, shown
+from ...morph_core.errors import InvalidInput, shown
 from .named_errors import named
 
 Problem = str | None
