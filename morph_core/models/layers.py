@@ -46,10 +46,17 @@ EditOf = Callable[[AttentionLayer], AttentionEdit | None]
 
 @contextmanager
 def edited_attention(layers: Iterable[AttentionLayer], edit_of: EditOf) -> Iterator[None]:
-    """Within this context the layers are edited; edits of nested contexts act one on the other's result."""
+    """Within this context the layers are edited; edits of nested contexts act one on the other's result.
+
+    Raises `UnsupportedModel` for layers whose projections are fused.
+    """
     with ExitStack() as undo:
         for layer in layers:
             edit = edit_of(layer)
+            if edit and getattr(layer.module, "fused_projections", False):
+                raise UnsupportedModel(
+                    "the UNet's attention projections are fused; call unet.unfuse_qkv_projections() first"
+                )
             if edit and edit.inputs:
                 undo.enter_context(_replaced_inputs(layer.module, edit.inputs))
             if edit and edit.maps:
@@ -68,10 +75,6 @@ def _replaced_inputs(
         context = kwargs.get("encoder_hidden_states")
         queries, keys, own_values = inputs(x, x if context is None else context)
         values[:] = [] if own_values is keys else [own_values]
-        if values and getattr(module, "fused_projections", False):
-            raise UnsupportedModel(
-                "the UNet's attention projections are fused; call unet.unfuse_qkv_projections() first"
-            )
         return (queries, *args[1:]), {**kwargs, "encoder_hidden_states": keys}
 
     def replace_values(module: nn.Module, args: tuple[Tensor, ...]) -> Any:

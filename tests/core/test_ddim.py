@@ -145,7 +145,7 @@ def test_inversion_equals_the_textbook_loop(network):
     torch.testing.assert_close(result, z / ALPHAS[981].sqrt(), rtol=0, atol=1e-6)
 
 
-SCHEDULE = {
+CONFIG = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -159,7 +159,7 @@ def test_sampling_equals_diffusers_for_either_last_alpha(network, set_alpha_to_o
     from diffusers import DDIMScheduler
 
     predict_noise, denoise = network
-    scheduler = DDIMScheduler(**SCHEDULE, set_alpha_to_one=set_alpha_to_one)
+    scheduler = DDIMScheduler(**CONFIG, set_alpha_to_one=set_alpha_to_one)
     scheduler.set_timesteps(50)
     z = start = latents()
     for t in scheduler.timesteps:
@@ -174,7 +174,7 @@ def test_inversion_equals_diffusers_for_either_last_alpha(network, set_alpha_to_
     from diffusers import DDIMInverseScheduler
 
     predict_noise, denoise = network
-    scheduler = DDIMInverseScheduler(**SCHEDULE, set_alpha_to_one=set_alpha_to_one)
+    scheduler = DDIMInverseScheduler(**CONFIG, set_alpha_to_one=set_alpha_to_one)
     scheduler.set_timesteps(50)
     z = clean = latents()
     for t in scheduler.timesteps:
@@ -205,7 +205,14 @@ def test_a_networks_inversion_samples_back_to_the_input(small_unet):
     assert errors[1] < 0.1
 
 
-@pytest.mark.parametrize("loop", [sample, invert])
+def inverting(denoise, x, sigmas, on_step=None):
+    return invert(denoise, x, sigmas, SCHEDULE, on_step)
+
+
+BOTH = pytest.mark.parametrize("loop", [sample, inverting], ids=["sample", "invert"])
+
+
+@BOTH
 def test_progress_counts_every_step_and_shows_the_estimate(loop):
     calls, estimates = [], []
 
@@ -218,7 +225,7 @@ def test_progress_counts_every_step_and_shows_the_estimate(loop):
     assert all(call[2] is estimate for call, estimate in zip(calls, estimates, strict=True))
 
 
-@pytest.mark.parametrize("loop", [sample, invert])
+@BOTH
 def test_an_exception_from_progress_ends_the_loop(loop):
     evaluations = []
 
@@ -235,7 +242,7 @@ def test_an_exception_from_progress_ends_the_loop(loop):
     assert len(evaluations) == 2
 
 
-@pytest.mark.parametrize("loop", [sample, invert])
+@BOTH
 def test_the_input_is_left_as_it_was(loop):
     x = latents()
     loop(denoise_gaussian, x, even_sigmas(3))
