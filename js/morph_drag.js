@@ -6,8 +6,8 @@
  * So nothing of other nodes needs to be watched, and nothing can be missed.
  */
 
-import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
 import { PointPicker } from "./point_picker.js";
 import { isAlphaOf, isLinked, keyOf, loadedFile, locatorOf, originOf } from "./upstream_image.js";
 

@@ -85,8 +85,7 @@ function shaft(from, to, unit) {
   const length = distance(from, to) / unit;
   if (length < HANDLE_RADIUS + TARGET_RADIUS) return [];
   const [dx, dy] = [(to[0] - from[0]) / length, (to[1] - from[1]) / length]; // one screen pixel along the arrow
-  const along = (pixels, aside = 0) =>
-    `${from[0] + dx * pixels - dy * aside} ${from[1] + dy * pixels + dx * aside}`;
+  const along = (pixels, aside = 0) => `${from[0] + dx * pixels - dy * aside} ${from[1] + dy * pixels + dx * aside}`;
   const tip = length - TARGET_RADIUS;
   const base = tip - ARROW_LENGTH;
   const path = `M${along(0)}L${along(Math.max(base, 0))}`;

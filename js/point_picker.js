@@ -3,6 +3,10 @@
  * nothing of ComfyUI.
  */
 
+import { PairNumbers } from "./pair_numbers.js";
+import { buildPickerElements } from "./picker_elements.js";
+import { PictureView } from "./picture_view.js";
+import { arrow, unfinishedArrow } from "./point_drawing.js";
 import {
   boxToNormalised,
   clampToImage,
@@ -15,10 +19,6 @@ import {
   normalisedToPixels,
   pixelsToNormalised,
 } from "./point_geometry.js";
-import { arrow, unfinishedArrow } from "./point_drawing.js";
-import { buildPickerElements } from "./picker_elements.js";
-import { PairNumbers } from "./pair_numbers.js";
-import { PictureView } from "./picture_view.js";
 import { formatPoints, parsePoints } from "./point_value.js";
 
 /**
