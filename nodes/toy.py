@@ -147,7 +147,7 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
 
 
 def _load_model(disable_dynamic: bool = True) -> comfy.model_patcher.ModelPatcher:
-    """disable_dynamic: newer ComfyUIs name it when they ask for the model anew; it is always loaded whole."""
+    """disable_dynamic: newer ComfyUIs pass it when they load the model anew; it is always loaded whole."""
     config = _ToyConfig(_ToyConfig.unet_config)
     config.set_inference_dtype(torch.float32, None)
     names = comfy.utils.unet_to_diffusers(config.unet_config)

@@ -28,7 +28,7 @@ class Backbone(Protocol):
         """How its training added noise."""
 
     def denoiser(self, text: Text) -> Denoise:
-        """The network, told this, as a `Denoise`."""
+        """The network with this text, as a `Denoise`."""
 
     def attention_projections(self) -> dict[str, nn.Linear]:
         """The layers that make queries, keys, values and outputs, by the paths that LoRA files name them by."""

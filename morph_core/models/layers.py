@@ -68,7 +68,7 @@ def edited_attention(layers: Iterable[AttentionLayer], edit_of: EditOf) -> Itera
 def _replaced_inputs(
     attention: Any, inputs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 ) -> Iterator[None]:
-    values: list[Tensor] = []  # what the values of the call under way are made of, where it is not the keys' context
+    values: list[Tensor] = []  # what the current call's values are made of, where it is not the keys' context
 
     def replace(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
         x = args[0]

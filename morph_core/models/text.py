@@ -1,4 +1,4 @@
-"""What a network is told: a prompt, as text encoders have read it."""
+"""A prompt as text encoders have read it: what conditions a network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -18,7 +18,7 @@ EASINGS: dict[str, Callable[[float], float]] = {
 }
 
 
-NO_WAY = 1e-4  # a path shorter than this is rounding: all frames are the same picture
+MIN_PATH = 1e-4  # a path shorter than this is rounding: all frames are the same picture
 
 
 def alpha_schedule(frames: int, easing: str = "linear") -> Alphas:
@@ -52,7 +52,7 @@ def reschedule_alphas(alphas: Sequence[float], distances: Sequence[float], frame
 
     alphas: those of F frames already made. distances: the F − 1 perceptual distances between neighbours,
     >= 0. frames: how many alphas to return. The first and the last alpha stay. A path of no length (two equal
-    images; shorter than `NO_WAY`) is spaced evenly in alpha.
+    images; shorter than `MIN_PATH`) is spaced evenly in alpha.
     """
     known = check_alphas(alphas)
     lengths = np.asarray(distances, dtype=np.float64)
@@ -63,7 +63,7 @@ def reschedule_alphas(alphas: Sequence[float], distances: Sequence[float], frame
     if not (np.isfinite(lengths).all() and (lengths >= 0).all()):
         raise InvalidInput("every perceptual distance must be finite and not negative; are the frames valid images?")
     travelled = np.concatenate([[0.0], np.cumsum(lengths)])
-    if travelled[-1] < NO_WAY:
+    if travelled[-1] < MIN_PATH:
         return tuple(np.linspace(known[0], known[-1], frames).tolist())
     even = np.linspace(0, travelled[-1], frames)
     inner = np.interp(even, travelled, known).tolist()[1:-1]

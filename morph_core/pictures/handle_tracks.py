@@ -1,4 +1,4 @@
-"""The ways of dragged handles, drawn on the picture."""
+"""The tracks of dragged handles, drawn on the picture."""
 
 import math
 
@@ -36,7 +36,7 @@ def colour_of(number: int) -> tuple[int, int, int]:
 
 
 def draw_paths(image: Tensor, tracks: Tensor, targets: Tensor) -> Image.Image:
-    """A picture with each handle's way so far and its target.
+    """A picture with each handle's track so far and its target.
 
     image: (H, W, 3) in 0..1. tracks: (I, N, 2), targets: (N, 2), in pixels of the image. A disc is where the handle
     is now, a small one where it began, a cross is its target.
@@ -48,14 +48,14 @@ def draw_paths(image: Tensor, tracks: Tensor, targets: Tensor) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     unit = max(picture.size) / LEAST_SIDE  # so that marks look alike on pictures of any size
     for number, target in enumerate((targets * scale).tolist()):
-        way = [tuple(place) for place in (tracks[:, number] * scale).tolist()]
-        _mark(draw, way, tuple(target), colour_of(number), unit)
+        track = [tuple(place) for place in (tracks[:, number] * scale).tolist()]
+        _mark(draw, track, tuple(target), colour_of(number), unit)
     return picture
 
 
 def _mark(
     draw: ImageDraw.ImageDraw,
-    way: list[tuple[float, ...]],
+    track: list[tuple[float, ...]],
     target: tuple[float, ...],
     colour: tuple[int, int, int],
     unit: float,
@@ -63,9 +63,9 @@ def _mark(
     arm = 7 * unit
     cross = [[(target[0] - arm, target[1] + sign * arm), (target[0] + arm, target[1] - sign * arm)] for sign in (-1, 1)]
     for ink, width in (("white", 5 * unit), (colour, 2.5 * unit)):  # a white rim, to be seen on any ground
-        for line in (way, *cross):
+        for line in (track, *cross):
             draw.line(line, fill=ink, width=max(1, round(width)))  # type: ignore[arg-type]
-    for (x, y), radius in ((way[0], 4 * unit), (way[-1], 7 * unit)):
+    for (x, y), radius in ((track[0], 4 * unit), (track[-1], 7 * unit)):
         draw.ellipse(
             (x - radius, y - radius, x + radius, y + radius),
             fill=colour,

@@ -134,7 +134,7 @@ def _empty(model: LatentDiffusion, image: PreparedImage) -> Text:
 
 
 def _size_of(image: PreparedImage) -> tuple[int, int] | None:
-    """(height, width) in pixels, where the model is told it."""
+    """(height, width) in pixels, where the text has it."""
     sizes = image.text.sizes
     return None if sizes is None else (int(sizes[0, 0]), int(sizes[0, 1]))
 

@@ -1,4 +1,4 @@
-"""The trajectory from an image to its noise, kept: what exact inversions hold a sampling run to."""
+"""The latents from an image to its noise: what exact inversions hold a sampling run to."""
 
 from dataclasses import dataclass, replace
 

@@ -111,6 +111,26 @@ def test_a_mask_says_where_the_row_may_differ(model: Any, inverted: Any) -> None
     assert (whole - IMAGE["samples"][0]).abs().max() < 1e-4, "an empty mask is none, as Load Image gives it"
 
 
+@pytest.mark.parametrize(("wide", "crop"), [(4, 3), (5, 4), (48, 47)])
+def test_a_mask_is_of_the_picture_whose_middle_the_vae_has_seen(
+    model: Any, inverted: Any, wide: int, crop: int
+) -> None:
+    """Of a picture 50 pixels wide the 12 cells of 4 are pixels 1 to 48."""
+    other = inverted[0]["samples"] + 3 * normal(1, 4, 8, 12, seed=7)
+    results = []
+    for width, column in ((50, wide), (48, crop)):
+        mask = torch.zeros(1, 32, width)
+        mask[..., column] = 1
+        results.append(sample(pin(model, inverted[1], mask=mask), POSITIVE, other, STEPS))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (32, 60), (4, 6)])
+def test_a_mask_of_no_picture_of_the_trajectory_is_refused(model: Any, inverted: Any, size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidInput, match=f"Direct Inversion: mask is {size[1]}x{size[0]}, .*latent of 12x8 cells"):
+        pin(model, inverted[1], mask=torch.ones(1, *size))
+
+
 def test_removing_it_removes_its_effect_and_nothing_is_left_for_the_next_run(model: Any, inverted: Any) -> None:
     noise, trajectory, _ = inverted
     plain = sample(model, POSITIVE, noise["samples"], STEPS)
