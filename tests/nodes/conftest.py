@@ -91,3 +91,18 @@ def core() -> "ToyModel":
     from morph_pack.morph_core.toy.model import load_toy_model
 
     return load_toy_model()
+
+
+@pytest.fixture
+def alexnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights where LPIPS looks for AlexNet's."""
+    import torch
+    import torchvision
+
+    file = tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    file.parent.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = torchvision.models.alexnet(weights=None).features
+    torch.save({f"features.{name}": weight for name, weight in features.state_dict().items()}, file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
