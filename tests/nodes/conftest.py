@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from morph_tests.comfy_host import find_comfyui, why_comfyui_cannot_run
+from morph_tests.promises import absent
 
 if TYPE_CHECKING:
     from morph_pack.morph_core.toy.model import ToyModel
@@ -18,7 +19,7 @@ NO_COMFYUI = why_comfyui_cannot_run()
 
 class _SkippedModule(pytest.Module):
     def collect(self) -> Any:
-        pytest.skip(str(NO_COMFYUI))
+        absent("comfyui", str(NO_COMFYUI))
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
