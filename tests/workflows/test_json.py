@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from morph_tests.comfy_host import REPOSITORY, running_comfyui, why_comfyui_cannot_run
+from morph_tests.comfy_host import REPOSITORY, ComfyHost
 
 Workflow = dict[str, Any]
 Definitions = dict[str, dict[str, Any]]
@@ -32,12 +31,9 @@ def workflow(request: pytest.FixtureRequest) -> Workflow:
 
 
 @pytest.fixture(scope="module")
-def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Definitions]:
+def definitions(comfyui: ComfyHost) -> Definitions:
     """Every node's definition, from a real ComfyUI with this pack."""
-    if reason := why_comfyui_cannot_run():
-        pytest.skip(reason)
-    with running_comfyui(tmp_path_factory.mktemp("workflows")) as host:
-        yield host.object_info()
+    return comfyui.object_info()
 
 
 def backend_nodes(workflow: Workflow) -> list[dict[str, Any]]:
