@@ -3,13 +3,13 @@
 from .alphas import AlphaSchedule, RescheduleAlphas
 from .attention import AttentionKVInject
 from .blend import AdaIN, BlendConditioning, SlerpLatents
+from .direct_inversion import DirectInversion
 from .drag import DragLatentOptimize, DragOptions
 from .invert import DdimInvert
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
 from .toy import LoadToyModel, ToyDrawing
-from .trajectory import DirectInversion
 
 NODES = [
     FitImageLora,

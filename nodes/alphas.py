@@ -9,9 +9,9 @@ from ..morph_core.errors import InvalidInput
 from ..morph_core.morphing.alphas import EASINGS, alpha_schedule, reschedule_alphas
 from ..morph_core.morphing.perceptual import METRICS, perceptual_distances
 from ..morph_core.pictures.perceptual_curve import plot_paths
-from .adapters import CATEGORY, AlphasType, alphas_input, progress
-from .inputs import checked
-from .versions import schema
+from .host.adapters import CATEGORY, AlphasType, alphas_input, progress
+from .host.inputs import checked
+from .host.versions import schema
 
 
 class AlphaSchedule(io.ComfyNode):
@@ -74,7 +74,7 @@ class RescheduleAlphas(io.ComfyNode):
             ],
             outputs=[
                 AlphasType.Output("rescheduled", display_name="ALPHAS", tooltip="Evenly spaced weights, one a frame."),
-                io.Image.Output("plot", display_name="plot", tooltip="The way travelled, before and after."),
+                io.Image.Output("plot", display_name="plot", tooltip="The distance travelled, before and after."),
             ],
         )
 

@@ -6,15 +6,16 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 
-from ..morph_core.attention.end_frames import BLOCKS, block_is_chosen, check_blocks, last_mixed_sigma, mix_end_contexts
+from ..morph_core.attention.end_frames import BLOCKS, block_is_chosen, check_blocks, first_row_alphas, mix_end_contexts
 from ..morph_core.morphing.alphas import Alphas
-from .adapters import CATEGORY, AlphasType, alphas_input
-from .bridge import unet_config, up_block_of
-from .frame_batches import InParts, alphas_under_way, frames_under_way
-from .inputs import checked
-from .named_errors import named
-from .uncompiled import run_uncompiled
-from .versions import known, schema
+from ..morph_core.sampling.schedule import sigma_after
+from .host.adapters import CATEGORY, AlphasType, alphas_input
+from .host.backbone import unet_config, up_block_of
+from .host.frame_batches import InParts, current_alphas, current_frames
+from .host.inputs import checked
+from .host.named_errors import named
+from .host.uncompiled import run_uncompiled
+from .host.versions import known, schema
 
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
 
@@ -85,9 +86,9 @@ class AttentionKVInject(io.ComfyNode):
         frames_per_batch: int = 0,
     ) -> io.NodeOutput:
         check_blocks(blocks)
-        weights = None if alphas is None else alphas_input(alphas)
+        frame_alphas = None if alphas is None else alphas_input(alphas)
         patched = model.clone()
-        patched.set_model_attn1_patch(_EndContexts(unet_config(model), weights, strength, end_percent, blocks))
+        patched.set_model_attn1_patch(_EndContexts(unet_config(model), frame_alphas, strength, end_percent, blocks))
         if frames_per_batch:
             parts = InParts(frames_per_batch)
             patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_parts", parts)
@@ -115,17 +116,17 @@ class _EndContexts:
             return query, mixed, mixed if value is context else self._mixed(value, "value", options)
 
     def _mixed(self, context: torch.Tensor, name: str, options: dict[str, Any]) -> torch.Tensor:
-        """name: tells a layer's context from its value in what is kept of the ends, the frames that run first."""
+        """name: "context" or "value", which a layer has apart where another patch has changed one of them."""
         alphas = self._alphas(len(context), options)
         layer = (self, name, *options["block"], options["block_index"])
-        ends = frames_under_way(len(context), options).kept.setdefault(layer, context)
+        ends = current_frames(len(context), options).of_ends.setdefault(layer, context)
         return mix_end_contexts(context, alphas, self.strength, ends)
 
     def _alphas(self, rows: int, options: dict[str, Any]) -> Alphas:
-        """The weights of the frames under way; all 0, the first row's, for a drag."""
+        """Those of the current frames; for a drag, by which all rows look at the first."""
         if self.alphas is None:
-            return (0.0,) * len(frames_under_way(rows, options).frames)
-        return alphas_under_way(rows, options, self.alphas)
+            return first_row_alphas(len(current_frames(rows, options).frames))
+        return current_alphas(rows, options, self.alphas)
 
     def _acts(self, options: dict[str, Any]) -> bool:
         stage, number = options["block"]
@@ -133,4 +134,4 @@ class _EndContexts:
         if not block_is_chosen(self.blocks, STAGES[stage], up_block_of(number, self.config), up_count):
             return False
         sigma = options["sigmas"].max()
-        return bool(sigma > last_mixed_sigma(options["sample_sigmas"].to(sigma), self.end_percent))
+        return bool(sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent))

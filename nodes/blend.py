@@ -1,4 +1,4 @@
-"""Slerp Latents, Blend Conditioning and AdaIN: what the frames of a morph start from and are told."""
+"""Slerp Latents, Blend Conditioning and AdaIN: the noise and the prompts of a morph's frames."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ..morph_core.errors import InvalidInput
 from ..morph_core.morphing.adain import adain
 from ..morph_core.morphing.blend_text import blend_text
 from ..morph_core.morphing.slerp import slerp
-from .adapters import (
+from .host.adapters import (
     CATEGORY,
     AlphasType,
     alphas_input,
@@ -17,8 +17,8 @@ from .adapters import (
     latent_pair,
     single_conditioning,
 )
-from .inputs import checked
-from .versions import schema
+from .host.inputs import checked
+from .host.versions import schema
 
 ALPHAS_TOOLTIP = "One blend weight a frame, from Alpha Schedule or Reschedule Alphas."
 
@@ -78,7 +78,7 @@ class BlendConditioning(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, start: list[Any], end: list[Any], alphas: Any) -> io.NodeOutput:
-        weights = alphas_input(alphas)
+        frame_alphas = alphas_input(alphas)
         text_0, options_0 = single_conditioning(start, "start")
         text_1, options_1 = single_conditioning(end, "end")
         options = dict(options_0)
@@ -86,9 +86,9 @@ class BlendConditioning(io.ComfyNode):
         if (pooled_0 is None) != (pooled_1 is None):
             raise InvalidInput("only one of start and end has a pooled output; encode both with the same CLIP")
         if pooled_0 is not None:
-            options["pooled_output"] = blend_text(pooled_0, pooled_1, weights)
+            options["pooled_output"] = blend_text(pooled_0, pooled_1, frame_alphas)
         _check_same_options(options_0, options_1)
-        return io.NodeOutput([[blend_text(text_0, text_1, weights), options]])
+        return io.NodeOutput([[blend_text(text_0, text_1, frame_alphas), options]])
 
 
 def _check_same_options(start: dict[str, Any], end: dict[str, Any]) -> None:

@@ -13,17 +13,18 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..morph_core.crop import CentreCrop, masked_crop, seen_by_vae
 from ..morph_core.dragging.latent import PUBLISHED, DragLatent, DragResult, OnDrag, drag_latent, published
-from ..morph_core.dragging.points import CentreCrop, DragPoints, parse_points, seen_by_vae
+from ..morph_core.dragging.points import DragPoints, parse_points, points_in_crop
 from ..morph_core.errors import InvalidInput
 from ..morph_core.models.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, up_block_features
 from ..morph_core.pictures.handle_tracks import as_image, draw_paths
-from .adapters import CATEGORY, image_of_one, single_latent
-from .bridge import check_latent, scaled_latent, shadowed
-from .inputs import checked
-from .prompt import Prompt, read_prompt
-from .sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
-from .versions import schema
+from .host.adapters import CATEGORY, image_of_one, single_latent
+from .host.backbone import check_latent, scaled_latent, shadowed
+from .host.inputs import checked
+from .host.prompt import Prompt, read_prompt
+from .host.sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
+from .host.versions import schema
 
 OptionsType = io.Custom("DRAG_OPTIONS")
 AS_PUBLISHED = -1
@@ -88,8 +89,8 @@ class DragOptions(io.ComfyNode):
 
 def _number(kind: Any, name: str, tooltip: str, most: float, step: float = 1) -> Any:
     """A number of `DragLatent` as an input; its tooltip tells the published values."""
-    told = ", ".join(f"{getattr(published(objective), name):g} ({objective})" for objective in PUBLISHED)
-    tooltip = f"{tooltip} Published: {told}."
+    values = ", ".join(f"{getattr(published(objective), name):g} ({objective})" for objective in PUBLISHED)
+    tooltip = f"{tooltip} Published: {values}."
     return kind.Input(name, default=AS_PUBLISHED, min=AS_PUBLISHED, max=most, step=step, tooltip=tooltip)
 
 
@@ -135,11 +136,11 @@ class DragLatentOptimize(io.ComfyNode):
                     "dragged", display_name="LATENT", tooltip="The original and the dragged latent, as one batch."
                 ),
                 io.Int.Output("next_step", display_name="start_at_step", tooltip="Where KSampler (Advanced) goes on."),
-                io.Image.Output("paths", display_name="paths", tooltip="The way each handle went, on the picture."),
+                io.Image.Output("paths", display_name="paths", tooltip="The track of each handle, on the picture."),
                 io.String.Output(
                     "tracks",
                     display_name="tracks",
-                    tooltip="Each handle's way in pixels, as JSON: [[{x, y}, ...], ...].",
+                    tooltip="Each handle's track in pixels, as JSON: [[{x, y}, ...], ...].",
                 ),
             ],
         )
@@ -170,13 +171,13 @@ class DragLatentOptimize(io.ComfyNode):
         prompt = read_prompt(model, positive, "positive", samples)
         size = (picture.shape[1], picture.shape[0])
         crop = seen_by_vae(size, (samples.shape[3], samples.shape[2]))
-        pairs = crop.points(parse_points(points, size))
+        pairs = points_in_crop(parse_points(points, size), crop)
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         check_noise_level(model, latent, sigmas[0], start_at_step)
         settings = _check_options(options)
         config = replace(published(objective), **settings.numbers)
         watch = _Watch(picture, crop, pairs)
-        result, rows = _optimise(model, samples, prompt, sigmas, pairs, config, _mask_of(mask, crop), settings, watch)
+        result, rows = _optimise(model, samples, prompt, sigmas, pairs, config, _masked(mask, crop), settings, watch)
         _tell(result)
         batch = {**latent, "samples": rows, SIGMA_KEY: sigmas[result.level].item()}
         if "batch_index" in latent:
@@ -219,6 +220,7 @@ def _optimise(
         denoise = backbone.denoiser(prompt.to(backbone.device))
         result = drag_latent(
             up_block_features(backbone.up_blocks(), denoise, options.block),
+            backbone.schedule,
             scaled_latent(model, samples),
             sigmas.clone().to(backbone.device),
             points,
@@ -231,7 +233,7 @@ def _optimise(
 
 
 class _Watch:
-    """`on_drag` that moves the progress bar and shows the handles where they are; cancels when told to."""
+    """`on_drag` that moves the progress bar and shows the handles where they are; raises on Cancel."""
 
     def __init__(self, picture: Tensor, crop: CentreCrop, points: DragPoints) -> None:
         self.picture, self.crop, self.targets = picture, crop, crop.pixels(points.targets)
@@ -249,27 +251,16 @@ class _Watch:
         self.bar.update_absolute(done, total, ("JPEG", now, PREVIEW_SIDE))
 
     def draw(self, tracks: Tensor) -> Image:
-        """The picture with the ways (I, N, 2) so far, in pixels."""
+        """The picture with the tracks (I, N, 2) so far, in pixels."""
         return draw_paths(self.picture, tracks, self.targets)
 
 
-def _mask_of(mask: Tensor | None, crop: CentreCrop) -> Tensor | None:
-    """A MASK as the core takes it: (1, 1, H, W) of the crop. Load Image gives a small black one when there is none."""
-    if mask is None or not mask.any():
-        return None
-    width, height = crop.image
-    if mask.shape not in ((height, width), (1, height, width)):
-        size = f"{mask.shape[-1]}x{mask.shape[-2]}" if mask.ndim > 1 else f"of shape {tuple(mask.shape)}"
-        batch = f" in a batch of {len(mask)}" if mask.ndim > 2 else ""
-        raise InvalidInput(f"mask is {size}{batch}, image is {width}x{height}; connect one mask of the image's size")
-    rows = mask.reshape(1, height, width)
-    cropped = crop.cut(rows[None])
-    if not cropped.any():
-        raise InvalidInput("mask is white only in the border that VAE Encode cuts off; paint it further inside")
-    return cropped
+def _masked(mask: Tensor | None, crop: CentreCrop) -> Tensor | None:
+    """A MASK as the core takes it. Load Image gives a small black one when there is none."""
+    return None if mask is None else masked_crop(mask, crop)
 
 
 def _as_json(tracks: Tensor) -> str:
     """(I, N, 2) as one list of places a handle."""
-    ways = [[{"x": round(x, 2), "y": round(y, 2)} for x, y in way] for way in tracks.movedim(1, 0).tolist()]
-    return json.dumps(ways)
+    handles = [[{"x": round(x, 2), "y": round(y, 2)} for x, y in track] for track in tracks.movedim(1, 0).tolist()]
+    return json.dumps(handles)

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ..morph_core.sampling import ddim
 from ..morph_core.sampling.trajectory import Trajectory
-from .adapters import CATEGORY, single_latent
-from .bridge import check_latent
-from .inputs import checked
-from .prompt import read_prompt
-from .sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
-from .trajectory import Inverted, TrajectoryType
-from .versions import known, schema, stock_name
+from .host.adapters import CATEGORY, single_latent
+from .host.backbone import check_latent
+from .host.inputs import checked
+from .host.model_sampling import ModelSampling
+from .host.prompt import read_prompt
+from .host.sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
+from .host.trajectories import Inverted, TrajectoryType
+from .host.versions import known, schema, stock_name
 
 
 class DdimInvert(io.ComfyNode):
@@ -59,7 +60,7 @@ class DdimInvert(io.ComfyNode):
                 TrajectoryType.Output(
                     "trajectory",
                     display_name="TRAJECTORY",
-                    tooltip="The whole way, for Direct Inversion and Null-text Inversion.",
+                    tooltip="From the image to its noise, for Direct Inversion and Null-text Inversion.",
                 ),
                 io.String.Output(
                     "report",
@@ -85,7 +86,7 @@ class DdimInvert(io.ComfyNode):
         check_latent(model, samples, "latent_image")
         read_prompt(model, positive, "positive", samples)  # refuses one that was made for another model
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
-        inversion = _Inversion(fixed_point_iterations)
+        inversion = _Inversion(model, fixed_point_iterations)
         inverted = comfy.sample.sample_custom(
             model,
             torch.zeros_like(samples),
@@ -97,38 +98,41 @@ class DdimInvert(io.ComfyNode):
             samples,
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
         )
-        way = inversion.ways[0]
+        trajectory = inversion.trajectory
         latent = {**latent_image, "samples": inverted, SIGMA_KEY: sigmas[0].item()}
-        return io.NodeOutput(latent, Inverted(way, positive, weakref.ref(model.model)), _report(way))
+        return io.NodeOutput(latent, Inverted(trajectory, positive, weakref.ref(model.model)), _report(trajectory))
 
 
 class _Inversion:
     """`ddim.trace` in the shape of a k-diffusion sampler, which ComfyUI loads the model and prompt for."""
 
-    def __init__(self, iterations: int) -> None:
-        self.iterations = iterations
-        self.ways: list[Trajectory] = []
+    trajectory: Trajectory  # once it has run
+
+    def __init__(self, model: Any, iterations: int) -> None:
+        self.schedule, self.iterations = ModelSampling(model.get_model_object("model_sampling")), iterations
 
     def __call__(
         self, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, disable: bool
     ) -> Tensor:
         rows = x.new_ones(len(x))
-        way = ddim.trace(
+        trajectory = ddim.trace(
             lambda noisy, sigma: model(noisy, sigma * rows, **extra_args),
             x,
             sigmas,
+            self.schedule,
             lambda done, total, x0: callback({"i": done - 1, "denoised": x0, "x": x0}),
             self.iterations,
         )
-        self.ways.append(way.to("cpu"))
-        return way.noise
+        self.trajectory = trajectory.to("cpu")
+        return trajectory.noise
 
 
-def _report(way: Trajectory) -> str:
-    if not len(way.residuals):
+def _report(trajectory: Trajectory) -> str:
+    residuals = trajectory.residuals
+    if not len(residuals):
         return "plain DDIM inversion: no fixed-point iterations"
-    worst = int(way.residuals.argmax())
+    worst = int(residuals.argmax())
     return (
-        f"the last fixed-point iteration moved the latent by {way.residuals.mean():.2g} of its deviation on average, "
-        f"by {way.residuals[worst]:.2g} at most, at sigma {way.sigmas[worst]:.2f}"
+        f"the last fixed-point iteration moved the latent by {residuals.mean():.2g} of its deviation on average, "
+        f"by {residuals[worst]:.2g} at most, at sigma {trajectory.sigmas[worst]:.2f}"
     )

@@ -19,20 +19,20 @@ from ..morph_core.errors import InvalidInput
 from ..morph_core.lora.blend import LowRank, blended_loras, check_shapes, low_rank
 from ..morph_core.lora.fit import LoraFit, fit_lora
 from ..morph_core.morphing.alphas import Alphas
-from .adapters import (
+from .host.adapters import (
     CATEGORY,
     AlphasType,
     alphas_input,
     progress,
     single_latent,
 )
-from .bridge import check_latent, scaled_latent, shadowed, unet_config
-from .frame_batches import alphas_under_way
-from .inputs import checked
-from .named_errors import named
-from .prompt import read_prompt
-from .uncompiled import run_uncompiled
-from .versions import known, schema, stock_name
+from .host.backbone import check_latent, scaled_latent, shadowed, unet_config
+from .host.frame_batches import current_alphas
+from .host.inputs import checked
+from .host.named_errors import named
+from .host.prompt import read_prompt
+from .host.uncompiled import run_uncompiled
+from .host.versions import known, schema, stock_name
 
 LOAD_LORA = ("LoraModelLoader",)
 SAVE_LORA = ("SaveLoRA", "SaveLoRANode")
@@ -206,10 +206,10 @@ class LoraBlend(io.ComfyNode):
     @checked
     def execute(cls, model: Any, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
         unet_config(model)
-        layers = [_layers(model, lora, name) for lora, name in ((start, "start"), (end, "end"))]
+        of_start, of_end = _layers(model, start, "start"), _layers(model, end, "end")
         patched = model.clone()
         patched.add_wrapper_with_key(
-            WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend", _BlendedLoras(*layers, alphas_input(alphas))
+            WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend", _BlendedLoras(of_start, of_end, alphas_input(alphas))
         )
         run_uncompiled(patched, "LoRA Blend")
         return io.NodeOutput(patched)
@@ -226,7 +226,7 @@ class _BlendedLoras:
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
         with named("LoRA Blend"):
             rows = len(args[0])
-            alphas = alphas_under_way(rows, options, self.alphas)
+            alphas = current_alphas(rows, options, self.alphas)
             with blended_loras(_located(unet, self.start), _located(unet, self.end), alphas, rows=rows):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
 
@@ -270,7 +270,7 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
 
 def _names_of_layers(model: Any) -> dict[str, str]:
     """What LoRA files call the UNet's layers: as ComfyUI knows it, and as PEFT and today's diffusers write it."""
-    names = {}
+    names: dict[str, str] = {}
     for path, own in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items():
         layer, _, parameter = path.rpartition(".")
         if parameter == "weight":

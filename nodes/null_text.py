@@ -1,19 +1,18 @@
-"""Null-text Inversion: what to tell KSampler's unconditional prediction so that guidance follows an inversion."""
+"""Null-text Inversion: negative prompts, one a step, with which guidance follows an inversion."""
 
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..morph_core.sampling.null_text import NullText, null_text_inversion
-from .adapters import CATEGORY, progress
-from .bridge import shadowed
-from .inputs import checked
-from .prompt import read_prompt
-from .trajectory import TrajectoryType, trajectory_input
-from .versions import known, schema
+from .host.adapters import CATEGORY, progress
+from .host.backbone import shadowed
+from .host.inputs import checked
+from .host.prompt import read_prompt
+from .host.sigmas import step_percents
+from .host.trajectories import TrajectoryType, trajectory_input
+from .host.versions import known, schema
 
 
 class NullTextInversion(io.ComfyNode):
@@ -33,7 +32,7 @@ class NullTextInversion(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model that was inverted with."),
-                TrajectoryType.Input("trajectory", tooltip="The image's way to noise, from DDIM Invert."),
+                TrajectoryType.Input("trajectory", tooltip="From the image to its noise, from DDIM Invert."),
                 io.Conditioning.Input("negative", tooltip="What to start from: the empty prompt, as published."),
                 io.Float.Input(
                     "cfg", default=null.guidance, min=1.0, max=100.0, step=0.5, tooltip="The guidance. As in KSampler."
@@ -94,24 +93,21 @@ class NullTextInversion(io.ComfyNode):
         budget: int,
     ) -> io.NodeOutput:
         inverted = trajectory_input(model, trajectory)
-        image = inverted.way.latents[-1]
-        told, untold = (
-            read_prompt(model, prompt, name, image)
-            for prompt, name in ((inverted.positive, "trajectory's prompt"), (negative, "negative"))
-        )
+        image = inverted.trajectory.latents[-1]
+        conditional = read_prompt(model, inverted.positive, "trajectory's prompt", image)
+        unconditional = read_prompt(model, negative, "negative", image)
         config = NullText(cfg, inner_steps, learning_rate, early_stop, budget)
         with shadowed(model) as backbone:
-            conditional, unconditional = (prompt.to(backbone.device) for prompt in (told, untold))
-            way = inverted.way.to(backbone.device)
+            empty = unconditional.to(backbone.device)
             result = null_text_inversion(
-                backbone.denoiser(conditional),
-                lambda embedding: backbone.denoiser(replace(unconditional, context=embedding)),
-                unconditional.context.float(),
-                way,
+                backbone.denoiser(conditional.to(backbone.device)),
+                lambda embedding: backbone.denoiser(replace(empty, context=embedding)),
+                empty.context.float(),
+                inverted.trajectory.to(backbone.device),
                 config,
-                progress(inner_steps * (len(way.sigmas) - 1)),
+                progress(inner_steps * (len(inverted.trajectory.sigmas) - 1)),
             )
-        ranges = _ranges(model, inverted.way.sigmas)
+        ranges = step_percents(model, inverted.trajectory.sigmas)
         options = negative[0][1]
         embeddings = result.embeddings.cpu().to(negative[0][0])
         return io.NodeOutput(
@@ -120,16 +116,3 @@ class NullTextInversion(io.ComfyNode):
                 for embedding, (start, end) in zip(embeddings, ranges, strict=True)
             ]
         )
-
-
-def _ranges(model: Any, sigmas: Tensor) -> list[tuple[float, float]]:
-    """ComfyUI's start and end percent of each step: from half-way to the step before to half-way to the one after.
-
-    ComfyUI counts percents in the model's training timesteps, between which it interpolates log sigmas.
-    """
-    known = model.get_model_object("model_sampling").sigmas.log().cpu().numpy()
-    logs = sigmas[:-1].log().cpu().numpy()
-    halves = (logs[:-1] + logs[1:]) / 2
-    timesteps = np.interp(halves, known, np.arange(len(known)))
-    edges = [0.0, *(1 - timesteps / (len(known) - 1)).tolist(), 1.0]
-    return list(zip(edges, edges[1:], strict=False))

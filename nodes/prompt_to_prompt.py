@@ -10,19 +10,19 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..morph_core.attention import prompt_to_prompt
-from ..morph_core.attention.prompt_to_prompt import Edit, as_source
-from ..morph_core.attention.token_alignment import ALIGNMENTS, find_tokens, parse_reweight, token_scale, word_control
+from ..morph_core.attention.prompt_to_prompt import Edit, from_source
+from ..morph_core.attention.token_alignment import ALIGNMENTS
+from ..morph_core.attention.word_edit import WordEdit
 from ..morph_core.errors import InvalidInput, shown
 from ..morph_core.morphing.blend_text import blend_text
-from ..morph_core.sampling.trajectory import x0_leading_to
-from .adapters import CATEGORY
-from .bridge import unet_config
-from .frame_batches import PART
-from .inputs import checked
-from .named_errors import named
-from .predictions import BLEND, step_under_way, wrap_prediction
-from .uncompiled import run_uncompiled
-from .versions import schema
+from .host.adapters import CATEGORY
+from .host.backbone import unet_config
+from .host.frame_batches import PART
+from .host.inputs import checked
+from .host.named_errors import named
+from .host.predictions import BLEND, current_step, wrap_prediction
+from .host.uncompiled import run_uncompiled
+from .host.versions import schema
 
 NODE = "Prompt To Prompt"
 RUN = "morph_drag_prompt_to_prompt"
@@ -99,13 +99,8 @@ class PromptToPrompt(io.ComfyNode):
         config = unet_config(model)
         source = _Tokens(clip, source_prompt, "source_prompt")
         edited = _Tokens(clip, edited_prompt, "edited_prompt")
-        if len(source.ids) != len(edited.ids):
-            raise InvalidInput(
-                f"source_prompt fills {len(source.ids)} tokens, edited_prompt {len(edited.ids)}; make them as long"
-            )
-        places = [_places(blend_words, prompt, (source, edited)) for prompt in (source, edited)]
-        control = word_control(source.ids, edited.ids, alignment, _scale(reweight, edited))
-        edit = Edit(control, cross_percent, self_percent, *places, blend_threshold)
+        words = WordEdit(alignment, cross_percent, self_percent, blend_words, blend_threshold, reweight)
+        edit = words.of_tokens(source.ids, edited.ids, lambda word: _Tokens(clip, word).without_ends)
         patched = model.clone()
         prompts = (source_prompt, edited_prompt)
         _Control(edit, prompts).patch(patched, config)
@@ -120,19 +115,19 @@ def _share(name: str, default: float, tooltip: str) -> Any:
 class _Tokens:
     """A text as ComfyUI's CLIP reads it. name: of the input it stands in, for errors."""
 
-    def __init__(self, clip: Any, text: str, name: str) -> None:
+    def __init__(self, clip: Any, text: str, name: str = "") -> None:
         self.clip, self.text = clip, text
         try:
             tokens = next(iter(clip.tokenize(text, return_word_ids=True).values()))
         except InvalidInput as error:  # the toy model's, of a word that it does not know
-            raise InvalidInput(f"{name}: {error}") from error
-        self.entries = [entry for chunk in tokens for entry in chunk]
-        self.ids = [_comparable(token) for token, _, _ in self.entries]
+            raise InvalidInput(f"{name}: {error}" if name else str(error)) from error
+        self._entries = [entry for chunk in tokens for entry in chunk]
+        self.ids = [_comparable(token) for token, _, _ in self._entries]
 
-    def of_word(self, word: str, name: str) -> list[int]:
-        """The ids of another text's words, without start, end and padding."""
-        tokens = _Tokens(self.clip, word, name)
-        return [token for token, (_, _, word_id) in zip(tokens.ids, tokens.entries, strict=True) if word_id]
+    @property
+    def without_ends(self) -> list[Any]:
+        """The ids without start, end and padding."""
+        return [token for token, (_, _, word_id) in zip(self.ids, self._entries, strict=True) if word_id]
 
     def encoded(self) -> list[Any]:
         encoded: list[Any] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(self.text))
@@ -142,32 +137,6 @@ class _Tokens:
 def _comparable(token: Any) -> Any:
     """A token's id; of a textual inversion, which is a tensor, its numbers."""
     return tuple(token.flatten().tolist()) if isinstance(token, Tensor) else token
-
-
-def _scale(reweight: str, edited: _Tokens) -> Tensor:
-    """(T',) factors of the edited prompt's tokens. Raises `InvalidInput` for a word that it does not have."""
-    factors = parse_reweight(reweight)
-    ids = {word: edited.of_word(word, "reweight") for word in factors}
-    for word, own in ids.items():
-        if not _has(edited.ids, own):
-            raise InvalidInput(f"reweight: the word {word!r} is not in edited_prompt; name one as it is written there")
-    return token_scale(factors, ids.__getitem__, edited.ids)
-
-
-def _places(words: str, prompt: _Tokens, prompts: tuple[_Tokens, _Tokens]) -> list[int]:
-    """Where the words stand in one of the prompts. Raises `InvalidInput` for a word that neither prompt has."""
-    found: list[int] = []
-    for word in filter(None, (part.strip() for part in words.replace("\n", ",").split(","))):
-        ids = prompt.of_word(word, "blend_words")
-        if not any(_has(other.ids, ids) for other in prompts):
-            raise InvalidInput(f"blend_words: {word!r} is in neither prompt; name words as they are written there")
-        if _has(prompt.ids, ids):
-            found += find_tokens(word, ids, prompt.ids)
-    return found
-
-
-def _has(prompt: list[Any], run: list[Any]) -> bool:
-    return bool(run) and any(prompt[i : i + len(run)] == run for i in range(len(prompt)))
 
 
 @dataclass(frozen=True)
@@ -205,25 +174,26 @@ def _ids_of_pairs(conds: dict[str, list[dict[str, Any]]], prompts: tuple[str, st
     every = [cond for name in conds for cond in conds[name]]
     if any("area" in cond for cond in every):
         raise InvalidInput("a prompt is limited to an area, which the other prompts' attention is not; use masks")
-    told = conds.get("positive", every)
-    pairs = [cond.get(PAIR) for cond in told]
-    if not any(pairs):
+    controlled = conds.get("positive", every)
+    found = [cond.get(PAIR) for cond in controlled]
+    pairs: list[_Pair] = [pair for pair in found if pair]
+    if not pairs:
         raise InvalidInput(f"KSampler's positive is another prompt; {ADVICE}")
-    if not all(pairs):
+    if len(pairs) < len(found):
         raise InvalidInput(f"KSampler's positive has other prompts beside this node's; {ADVICE} alone")
     other = next((pair.prompts for pair in pairs if pair.prompts != prompts), None)
     if other:
         raise InvalidInput(
             f"KSampler's positive is another Prompt To Prompt's, from {shown(other[0])} to {shown(other[1])}; {ADVICE}"
         )
-    if not all(pair.is_in(cond) for pair, cond in zip(pairs, told, strict=True)):
+    if not all(pair.is_in(cond) for pair, cond in zip(pairs, controlled, strict=True)):
         raise InvalidInput(f"a node on the way to KSampler's positive has changed the prompts; {ADVICE} without it")
-    return frozenset(cond["uuid"] for cond in told)
+    return frozenset(cond["uuid"] for cond in controlled)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A sampling run under way: its controls, and which conds they are for."""
+    """One sampling run: its controls, and which conds they are for."""
 
     control: prompt_to_prompt.PromptToPrompt
     own: frozenset[Any]
@@ -293,7 +263,7 @@ class _Control:
                 return query, context, value
             query, context, value = query.clone(), context.clone(), context if value is context else value
             for rows in run.rows(len(query), options):
-                query[rows], context[rows] = as_source(query[rows]), as_source(context[rows])
+                query[rows], context[rows] = from_source(query[rows]), from_source(context[rows])
             return query, context, value
 
     def cross(self, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
@@ -306,11 +276,9 @@ class _Control:
         output = output.clone()
         with named(NODE):
             for rows in run.rows(len(query), options):
-                q, k, v = (x[rows].float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-                maps = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # (F, H, N, T)
-                maps, v = _as_often(maps, v, len(self.edit.control.own))
-                edited = run.control.cross(maps[:1], maps[1:], sigma)
-                output[rows][1:] = (edited @ v[1:]).transpose(1, 2).flatten(2).to(output)
+                q, k, v = (x[rows].unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+                edited = run.control.cross_attention(q, k, v, sigma)
+                output[rows][1:] = edited.transpose(1, 2).flatten(2).to(output)
         return output
 
     def blend(
@@ -318,18 +286,11 @@ class _Control:
     ) -> Tensor:
         """Around the whole prediction: leads the step to where the local blend wants it."""
         denoised: Tensor = executor(x, timestep, model_options, seed)
-        _, sigma, next_sigma = step_under_way(timestep, model_options)
-        after = denoised + (x - denoised) * (next_sigma / sigma)
+        _, sigma, next_sigma = current_step(timestep, model_options)
         with named(NODE):
-            wanted = model_options["transformer_options"][RUN].control.blend(after, sigma)
-        return torch.cat([denoised[:1], x0_leading_to(wanted, x, sigma, next_sigma)[1:]])
+            run: _Run = model_options["transformer_options"][RUN]
+            return run.control.blend(denoised, x, sigma, next_sigma)
 
 
 def _sigma(options: dict[str, Any]) -> Tensor:
     return options["sigmas"].max()
-
-
-def _as_often(maps: Tensor, value: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
-    """Maps and values of a prompt's tokens, where ComfyUI has repeated it to the length of the negative's."""
-    times = maps.shape[-1] // tokens
-    return maps.unflatten(-1, (times, tokens)).sum(-2), value[..., :tokens, :]

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from ..morph_core.toy import model as toy
 from ..morph_core.toy.drawing import BACKGROUNDS, FUR_COLOURS, KINDS, MOODS, one_drawing
 from ..morph_core.toy.words import END, MAX_TOKENS, START, WORDS, word_tokens
-from .adapters import CATEGORY
-from .inputs import checked
-from .versions import schema
+from .host.adapters import CATEGORY
+from .host.inputs import checked
+from .host.versions import schema
 
 PIXELS_PER_LATENT = 4
 LARGEST_DRAWING = 2048  # pixels a side

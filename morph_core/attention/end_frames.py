@@ -1,17 +1,14 @@
-"""Self-attention that looks at a blend of the two end frames (DiffMorpher, section 3.3)."""
+"""Self-attention that looks at a blend of the two end frames (DiffMorpher, section 3.3), or at the first row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ..models.layers import AttentionEdit, AttentionLayer, Stage, edited_attention
 from ..morphing.alphas import Alphas
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
 
 BLOCKS = ("up blocks", "last two up blocks", "all blocks")
 
@@ -20,9 +17,9 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, end
     """Replace every frame's attention context by its alpha's mix of the first and the last frame's.
 
     context: (B, T, D), the layer's input, of which keys and values are linear functions, so that mixing it is
-    mixing them (eq. 7 of the paper). B = k·len(alphas): k runs of the same frames. ends: (k·n, T, D), k runs whose
-    first and last rows are the ends' contexts; `context` itself where none is given. strength: 0 leaves the contexts as
-    they are, 1 replaces them. Same shape and dtype out.
+    mixing them (eq. 7 of the paper). B = k·len(alphas): k repeats of the same frames, one for each prompt that is
+    sampled with them. ends: (k·n, T, D), k repeats whose first and last rows are the ends' contexts; `context` itself
+    where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. Same shape and dtype out.
     """
     frames = len(alphas)
     if len(context) % frames:
@@ -30,20 +27,16 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, end
             f"the attention blend is for {frames} frames, the model was given a batch of {len(context)} rows; "
             "sample as many frames as there are alphas"
         )
-    runs = context.unflatten(0, (-1, frames))  # (k, F, T, D)
+    repeats = context.unflatten(0, (-1, frames))  # (k, F, T, D)
     alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device)[:, None, None]
-    of_ends = (context if ends is None else ends).unflatten(0, (len(runs), -1))
+    of_ends = (context if ends is None else ends).unflatten(0, (len(repeats), -1))
     mixed = torch.lerp(of_ends[:, :1], of_ends[:, -1:], alpha)
-    return torch.lerp(runs, mixed, strength).flatten(0, 1)
+    return torch.lerp(repeats, mixed, strength).flatten(0, 1)
 
 
-def last_mixed_sigma(sigmas: Tensor, share: float) -> Tensor:
-    """The sigma above which attention is mixed when it is mixed in the first `share` (0..1) of the steps.
-
-    sigmas: (S + 1,), falling. Steps 0 .. round(share·S) − 1 have a greater sigma than the result.
-    """
-    check_share(share)
-    return sigmas[round(share * (len(sigmas) - 1))]
+def first_row_alphas(rows: int) -> Alphas:
+    """Alphas by which every row looks at the first one, as a dragged image does at its original."""
+    return (0.0,) * rows
 
 
 def check_blocks(blocks: str) -> None:
@@ -52,44 +45,35 @@ def check_blocks(blocks: str) -> None:
         raise InvalidInput(f"blocks must be one of {', '.join(BLOCKS)}; got {blocks!r}")
 
 
-def check_share(share: float) -> None:
-    """Raise `InvalidInput` unless `share` is in 0..1."""
-    if not 0 <= share <= 1:
-        raise InvalidInput(f"the share of the steps with blended attention must be between 0 and 1, got {share}")
-
-
-def block_is_chosen(blocks: str, stage: str, up_index: int, up_count: int) -> bool:
-    """Whether a block is among `blocks` (one of `BLOCKS`). stage: "down", "mid" or "up", with its place if "up"."""
+def block_is_chosen(blocks: str, stage: Stage, block: int, count: int) -> bool:
+    """Whether the block-th of a stage's `count` blocks, see `AttentionLayer`, is among `blocks` (one of `BLOCKS`)."""
     if blocks == "all blocks":
         return True
     if stage != "up":
         return False
-    return blocks == "up blocks" or up_index >= up_count - 2
+    return blocks == "up blocks" or block >= count - 2
 
 
 @contextmanager
 def mixed_self_attention(
-    unet: "UNet2DConditionModel", alphas: Alphas, strength: float = 1.0, blocks: str = "up blocks"
+    layers: Iterable[AttentionLayer],
+    alphas: Alphas,
+    strength: float = 1.0,
+    blocks: str = "up blocks",
 ) -> Iterator[None]:
-    """Within this context the chosen blocks' self-attention sees `mix_end_contexts`. blocks: one of `BLOCKS`."""
+    """Within this context the chosen blocks' self-attention sees `mix_end_contexts`.
+
+    layers: of the whole network. blocks: one of `BLOCKS`.
+    """
     check_blocks(blocks)
 
-    def mix(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
-        context = mix_end_contexts(args[0], alphas, strength)
-        return args, {**kwargs, "encoder_hidden_states": context}
+    def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mixed = mix_end_contexts(context, alphas, strength)
+        return x, mixed, mixed
 
-    handles = []
-    try:
-        for name, module in unet.named_modules():
-            if name.endswith(".attn1") and _is_chosen(name, blocks, len(unet.up_blocks)):
-                handles.append(module.register_forward_pre_hook(mix, with_kwargs=True))
+    def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
+        is_chosen = layer.kind == "self" and block_is_chosen(blocks, layer.stage, layer.block, layer.blocks)
+        return AttentionEdit(inputs) if is_chosen else None
+
+    with edited_attention(layers, edit_of):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _is_chosen(name: str, blocks: str, up_count: int) -> bool:
-    stage, _, rest = name.partition("_block")  # "up_blocks.1.attentions..." or "mid_block.attentions..."
-    place = int(rest.split(".")[1]) if stage == "up" else 0
-    return block_is_chosen(blocks, stage, place, up_count)

@@ -4,21 +4,19 @@ Row 0 of a batch is sampled with the source prompt, the other rows with the edit
 steps the edited rows' attention maps are made from the source row's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
 from ..errors import InvalidInput, UnsupportedModel
-from .end_frames import last_mixed_sigma
+from ..models.layers import AttentionEdit, AttentionLayer, edited_attention
+from ..sampling.ddim import step, x0_leading_to
+from ..sampling.schedule import check_share, sigma_after
 from .token_alignment import WordControl, controlled_maps
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
 
 POOLED_SHARE = 16  # the published 3x3 pooling of 16x16 maps reaches a sixteenth of their side
 
@@ -40,8 +38,7 @@ class Edit:
 
     def __post_init__(self) -> None:
         for name in ("cross_steps", "self_steps", "blend_threshold", "blend_after"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInput(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+            check_share(getattr(self, name), name)
         for name, tokens in zip(("source_blend", "edited_blend"), self.control.mapper.shape, strict=True):
             outside = [position for position in getattr(self, name) if not 0 <= position < tokens]
             if outside:
@@ -53,8 +50,8 @@ class Edit:
         return bool(self.source_blend or self.edited_blend)
 
 
-def as_source(rows: Tensor) -> Tensor:
-    """Row 0 in the place of every row of one run, (F, ...) in and out.
+def from_source(rows: Tensor) -> Tensor:
+    """Row 0 in the place of every row of one repeat of the rows, (F, ...) in and out.
 
     Done to what self-attention's queries and keys are made from, not to its values, it replaces the maps by row 0's.
     """
@@ -92,7 +89,7 @@ def layer_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
 class PromptToPrompt:
     """The controls of one sampling run and the attention maps it has seen: make a new one for each run.
 
-    sigmas: (S + 1,), falling; a share of the steps ends as `last_mixed_sigma` has it. size: (h, w) of the latents.
+    sigmas: (S + 1,), falling; a share of the steps ends as `sigma_after` has it. size: (h, w) of the latents.
     "Coarse" layers are those at half of the latents' resolution or less.
     """
 
@@ -100,9 +97,9 @@ class PromptToPrompt:
         self.edit = edit
         self._size = size
         sigmas = sigmas.cpu()
-        self._cross_until = last_mixed_sigma(sigmas, edit.cross_steps)
-        self._self_until = last_mixed_sigma(sigmas, edit.self_steps)
-        self._unblended_until = last_mixed_sigma(sigmas, edit.blend_after)
+        self._cross_until = sigma_after(sigmas, edit.cross_steps)
+        self._self_until = sigma_after(sigmas, edit.self_steps)
+        self._unblended_until = sigma_after(sigmas, edit.blend_after)
         self._maps: Tensor | None = None  # (F, h, w) sums over the coarse layers and the steps so far
 
     def needs_maps(self, sigma: Tensor) -> bool:
@@ -121,21 +118,34 @@ class PromptToPrompt:
             self._keep(source, edited)
         return edited
 
+    def cross_attention(self, query: Tensor, key: Tensor, value: Tensor, sigma: Tensor) -> Tensor:
+        """The edited rows' attention under `cross`, (F − 1, heads, N, D) in float32.
+
+        query: (F, heads, N, D) and key, value: (F, heads, T, D) of the rows of one repeat. T may be a multiple of the
+        prompts' tokens, each prompt repeated whole: a token's repeats count as one.
+        """
+        q, k, v = (x.float() for x in (query, key, value))
+        maps = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # (F, heads, N, T)
+        tokens = len(self.edit.control.own)
+        maps = maps.unflatten(-1, (-1, tokens)).sum(-2)
+        return self.cross(maps[:1], maps[1:], sigma) @ v[1:, :, :tokens]
+
     def shares_self(self, sigma: Tensor, tokens: int) -> bool:
-        """Whether a self-attention layer of so many tokens uses the source's maps, see `as_source`: coarse ones do."""
+        """Whether a self-attention layer of so many tokens uses the source's maps: coarse ones do."""
         return bool(sigma > self._self_until) and self._is_coarse(tokens)
 
-    def blend(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The edited rows as the source's row outside `blend_mask`. x: (F, C, h, w) after the step from `sigma`."""
+    def blend(self, x0: Tensor, x: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
+        """The local blend, a `ddim.Correction`: the step leads edited rows to the source's row outside `blend_mask`."""
         if not self.edit.blends or sigma > self._unblended_until:
-            return x
+            return x0
         if self._maps is None:
             raise UnsupportedModel(
                 "the local blend has seen no cross-attention at half of the latents' resolution or less: this model "
                 "has none there, so leave the words to blend empty"
             )
-        mask = blend_mask(self._maps, self.edit.blend_threshold)
-        return torch.cat([x[:1], torch.where(mask, x[1:], x[:1])])
+        after = step(x, x0, sigma, next_sigma)
+        wanted = torch.where(blend_mask(self._maps, self.edit.blend_threshold), after[1:], after[:1])
+        return torch.cat([x0[:1], x0_leading_to(wanted, x[1:], sigma, next_sigma)])
 
     def _is_coarse(self, tokens: int) -> bool:
         height, width = self._size
@@ -150,60 +160,24 @@ class PromptToPrompt:
 
 
 @contextmanager
-def prompt_to_prompt(unet: "UNet2DConditionModel", run: PromptToPrompt, sigma: Tensor) -> Iterator[None]:
-    """Within this context `unet`, called at this sigma with the F rows of one run, is under its control.
+def prompt_to_prompt(layers: Iterable[AttentionLayer], run: PromptToPrompt, sigma: Tensor) -> Iterator[None]:
+    """Within this context the layers' network, called at this sigma with the F rows of one run, is under its control.
 
     Row 0 is the source's. Only the conditional pass belongs here; make the unconditional one outside.
     """
     sigma = sigma.cpu()  # to wait for the device once, not in each layer
-    layers = [(path.rpartition(".")[2], module) for path, module in unet.named_modules()]
-    cross = [module for name, module in layers if name == "attn2" and run.needs_maps(sigma)]
-    processors = [module.processor for module in cross]
 
-    def ask_source(projection: torch.nn.Module, args: tuple[Tensor]) -> Tensor:
-        return as_source(args[0]) if run.shares_self(sigma, args[0].shape[1]) else args[0]
+    def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shares = run.shares_self(sigma, x.shape[1])
+        return (from_source(x), from_source(context), context) if shares else (x, context, context)
 
-    handles = []
-    try:
-        for module in cross:
-            module.set_processor(_ControlledCross(run, sigma))
-        for name, module in layers:
-            if name == "attn1":
-                _check_separate(module)
-                handles += [layer.register_forward_pre_hook(ask_source) for layer in (module.to_q, module.to_k)]
+    def maps(rows: Tensor) -> Tensor:
+        return torch.cat([rows[:1], run.cross(rows[:1], rows[1:], sigma)])
+
+    def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
+        if layer.kind == "self":
+            return AttentionEdit(inputs=inputs)
+        return AttentionEdit(maps=maps) if run.needs_maps(sigma) else None
+
+    with edited_attention(layers, edit_of):
         yield
-    finally:
-        for module, processor in zip(cross, processors, strict=True):
-            module.set_processor(processor)
-        for handle in handles:
-            handle.remove()
-
-
-def _check_separate(attention: Any) -> None:
-    if getattr(attention, "fused_projections", False):
-        raise UnsupportedModel("the UNet's attention projections are fused; call unet.unfuse_qkv_projections() first")
-
-
-class _ControlledCross:
-    """A cross-attention processor that spells the maps out, for `PromptToPrompt.cross` to change."""
-
-    def __init__(self, run: PromptToPrompt, sigma: Tensor) -> None:
-        self.run, self.sigma = run, sigma
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        queries = attn.head_to_batch_dim(attn.to_q(hidden_states))  # (F·heads, N, D)
-        keys, values = (attn.head_to_batch_dim(to(encoder_hidden_states)) for to in (attn.to_k, attn.to_v))
-        mask = attn.prepare_attention_mask(attention_mask, keys.shape[1], len(hidden_states))
-        maps = attn.get_attention_scores(queries, keys, mask).unflatten(0, (-1, attn.heads))  # (F, heads, N, T)
-        edited = self.run.cross(maps[:1], maps[1:], self.sigma)
-        output = attn.batch_to_head_dim(torch.cat([maps[:1], edited]).flatten(0, 1) @ values)
-        for layer in attn.to_out:
-            output = layer(output)
-        return output

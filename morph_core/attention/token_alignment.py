@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 
 ALIGNMENTS = ("replace", "refine")
-MOST = 1000  # of a word's factor, either way
+MAX_FACTOR = 1000  # of a word, either way
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class WordControl:
             raise InvalidInput(f"scale must be finite, got {self.scale.tolist()}")
 
 
-def align_tokens(source: Sequence[int], edited: Sequence[int], alignment: str) -> tuple[Tensor, Tensor]:
+def align_tokens(source: Sequence[Hashable], edited: Sequence[Hashable], alignment: str) -> tuple[Tensor, Tensor]:
     """`WordControl`'s mapper (T, T') and own (T',) for two prompts' T and T' tokens, start, end and padding included.
 
     Tokens that both prompts have map one to one. A run that took another's place gets its maps with "replace": one to
@@ -59,7 +59,7 @@ def align_tokens(source: Sequence[int], edited: Sequence[int], alignment: str) -
 
 
 def word_control(
-    source_tokens: Sequence[int], edited_tokens: Sequence[int], alignment: str, scale: Tensor | None = None
+    source_tokens: Sequence[Hashable], edited_tokens: Sequence[Hashable], alignment: str, scale: Tensor | None = None
 ) -> WordControl:
     """The control for two prompts' tokens; see `align_tokens`. scale: (T',), see `token_scale`; 1 if not given."""
     mapper, own = align_tokens(source_tokens, edited_tokens, alignment)
@@ -96,12 +96,14 @@ def parse_reweight(text: str) -> dict[str, float]:
             factors[word] = math.nan
         if not math.isfinite(factors[word]):
             raise InvalidInput(f"reweight: the factor of {word!r} must be a finite number, got {number!r}")
-        if abs(factors[word]) > MOST:
-            raise InvalidInput(f"reweight: the factor of {word!r} must be between {-MOST} and {MOST}, got {number}")
+        if abs(factors[word]) > MAX_FACTOR:
+            raise InvalidInput(
+                f"reweight: the factor of {word!r} must be between {-MAX_FACTOR} and {MAX_FACTOR}, got {number}"
+            )
     return factors
 
 
-def find_tokens(word: str, word_tokens: Sequence[int], prompt_tokens: Sequence[int]) -> list[int]:
+def find_tokens(word: str, word_tokens: Sequence[Hashable], prompt_tokens: Sequence[Hashable]) -> list[int]:
     """Positions in the prompt of the tokens of a word, wherever they occur as a run.
 
     word_tokens: of the word alone, without start and end; `word` itself is for the `InvalidInput` when there is none.
@@ -113,8 +115,13 @@ def find_tokens(word: str, word_tokens: Sequence[int], prompt_tokens: Sequence[i
     return sorted({start + i for start in starts for i in range(len(run))})
 
 
+def has_tokens(run: Sequence[Hashable], prompt: Sequence[Hashable]) -> bool:
+    """Whether a word's tokens stand somewhere in the prompt's, one after the other."""
+    return bool(run) and any(list(prompt[i : i + len(run)]) == list(run) for i in range(len(prompt)))
+
+
 def token_scale(
-    factors: Mapping[str, float], tokens_of: Callable[[str], Sequence[int]], prompt_tokens: Sequence[int]
+    factors: Mapping[str, float], tokens_of: Callable[[str], Sequence[Hashable]], prompt_tokens: Sequence[Hashable]
 ) -> Tensor:
     """(T',) factors of a prompt's tokens: those of the named words, else 1. tokens_of: see `find_tokens`."""
     scale = torch.ones(len(prompt_tokens))

@@ -12,10 +12,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
 
+from ..crop import free_cells
 from ..errors import InvalidInput
 from ..models.features import ReadFeatures
+from ..sampling.ddim import step
+from ..sampling.schedule import NoiseSchedule
 from .points import DragPoints, from_grid, to_grid
 from .tracking import motion_loss, track_points
 
@@ -23,8 +25,16 @@ Objective = Literal["DragDiffusion", "GoodDrag"]
 OnDrag = Callable[[int, int, Tensor], None]
 """Called before every update and after a level's last with (updates done, at most, handles (N, 2) in shares)."""
 
-WHOLE = ("iterations", "motion_radius", "tracking_radius", "drags_per_tracking", "levels")
-ABOVE_0 = ("iterations", "learning_rate", "drag_distance", "tracking_radius", "drags_per_tracking", "levels", "reach")
+INTEGER_FIELDS = ("iterations", "motion_radius", "tracking_radius", "drags_per_tracking", "levels")
+POSITIVE_FIELDS = (
+    "iterations",
+    "learning_rate",
+    "drag_distance",
+    "tracking_radius",
+    "drags_per_tracking",
+    "levels",
+    "reach",
+)
 
 
 @dataclass(frozen=True)
@@ -52,13 +62,13 @@ class DragLatent:
     def __post_init__(self) -> None:
         if self.objective not in PUBLISHED:
             raise InvalidInput(f"objective must be one of {', '.join(PUBLISHED)}; got {self.objective!r}")
-        for name in ABOVE_0:
+        for name in POSITIVE_FIELDS:
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("motion_radius", "mask_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in WHOLE:
+        for name in INTEGER_FIELDS:
             if getattr(self, name) % 1:
                 raise InvalidInput(f"{name} must be a whole number, got {getattr(self, name)}")
 
@@ -102,6 +112,7 @@ class DragResult:
 
 def drag_latent(
     read: ReadFeatures,
+    schedule: NoiseSchedule,
     x: Tensor,
     sigmas: Tensor,
     points: DragPoints,
@@ -111,11 +122,11 @@ def drag_latent(
 ) -> DragResult:
     """Move the handles of an inverted latent to their targets.
 
-    read: the model's features and estimate of z0, see `features`. x: (1, C, h, w) at sigmas[0]. sigmas: (S + 1,),
-    falling, those that remain to be sampled. mask: (1, 1, H, W), above 0 where the image may change; without
-    one, or with one that is 0 everywhere, all of it may, as in DragDiffusion. Raises `InvalidInput` for a batch, for
-    more levels than there are steps, when every handle has arrived before the first update, and when features or
-    gradients are not finite.
+    read: the model's features and estimate of x0, see `features`. schedule: the model's. x: (1, C, h, w) at sigmas[0].
+    sigmas: (S + 1,), falling, those that remain to be sampled. mask: (1, 1, H, W), above 0 where the image may change;
+    without one, or with one that is 0 everywhere, all of it may, as in DragDiffusion. Raises `InvalidInput` for a
+    batch, for more levels than there are steps, when every handle has arrived before the first update, and when
+    features or gradients are not finite.
     """
     config = config or DragLatent()
     x = x.float()
@@ -126,7 +137,7 @@ def drag_latent(
             f"levels is {config.levels} but only {len(sigmas) - 1} sampling steps remain; take more steps, start "
             "earlier, or drag at fewer levels"
         )
-    kept = _kept_cells(mask, x)
+    pinned = _pinned_cells(mask, x)
     original, dragged, handles = x, x, points.handles.to(x)
     tracks: list[Tensor] = []
     losses: list[float] = []
@@ -141,7 +152,7 @@ def drag_latent(
     for done in range(config.levels):
         if done:
             original, dragged = (_denoised(read, row, sigmas[done - 1 : done + 1]) for row in (original, dragged))
-        level = _Level(read, original, sigmas[done : done + 2], points, config, kept)
+        level = _Level(read, schedule, original, sigmas[done : done + 2], points, config, pinned)
         if not done and (level.distances(handles) < config.reach).all():
             raise InvalidInput(
                 f"every handle is within reach of its target already ({config.reach:g} cells); move them apart"
@@ -159,21 +170,22 @@ class _Level:
     def __init__(
         self,
         read: ReadFeatures,
+        schedule: NoiseSchedule,
         original: Tensor,
         sigmas: Tensor,
         points: DragPoints,
         config: DragLatent,
-        kept: Tensor | None,
+        pinned: Tensor | None,
     ) -> None:
-        self.read, self.sigmas, self.config, self.kept = read, sigmas, config, kept
-        self.scale = (sigmas[0] ** 2 + 1) ** 0.5
+        self.read, self.sigmas, self.config, self.pinned = read, sigmas, config, pinned
+        self.scale, self.next_scale = schedule.scale(sigmas[0]), schedule.scale(sigmas[1])
         start = original / self.scale * self.scale  # as the first update sees it, so that nothing has changed by then
         with torch.no_grad():
-            self.features, x0 = read(start, sigmas[0], kept is not None)
+            self.features, x0 = read(start, sigmas[0], pinned is not None)
         self.size: tuple[int, int] = tuple(self.features.shape[-2:])  # type: ignore[assignment]
         self.origins = to_grid(points.handles.to(original), self.size)
         self.targets = to_grid(points.targets.to(original), self.size)
-        self.following = None if x0 is None else _next_z(start, x0, sigmas)
+        self.following = None if x0 is None else self._following(start, x0)
 
     @torch.enable_grad()
     def optimise(
@@ -186,18 +198,18 @@ class _Level:
     ) -> tuple[Tensor, Tensor]:
         """The dragged latent and its handles (shares of the image) after this level; appends each update's loss."""
         config, scale = self.config, self.scale
-        z = (dragged / scale).detach().requires_grad_()  # what the paper optimises: the variance-preserving latent
+        z = (dragged / scale).detach().requires_grad_()  # what the paper optimises: the latent as the network sees it
         optimiser = torch.optim.Adam([z], config.learning_rate)
         places = to_grid(handles, self.size)
         update = 0
         while update < config.iterations:
-            features, x0 = self.read(z * scale, self.sigmas[0], self.kept is not None)
+            features, x0 = self.read(z * scale, self.sigmas[0], self.pinned is not None)
             if losses and update % config.drags_per_tracking == 0:
                 places = self._tracked(features, places)
             note(from_grid(places, self.size))
             if (self._distances(places) < config.reach).all():
                 break
-            loss = self._loss(features, None if x0 is None else _next_z(z * scale, x0, self.sigmas), places)
+            loss = self._loss(features, None if x0 is None else self._following(z * scale, x0), places)
             if not torch.isfinite(loss):
                 raise InvalidInput(_why_not_finite(len(losses)))
             optimiser.zero_grad()
@@ -222,16 +234,20 @@ class _Level:
     def _tracked(self, features: Tensor, places: Tensor) -> Tensor:
         return track_points(self.features, features, places, self.origins, self.config.tracking_radius)
 
+    def _following(self, x: Tensor, x0: Tensor) -> Tensor:
+        """The latent after a step, as the network sees it: what the mask term compares (eq. 4 of DragDiffusion)."""
+        return step(x, x0, self.sigmas[0], self.sigmas[1]) / self.next_scale
+
     def _loss(self, features: Tensor, following: Tensor | None, places: Tensor) -> Tensor:
         config, distances = self.config, self._distances(places)
         lengths = distances.clamp(max=config.drag_distance)
-        steps = (self.targets - places) * (lengths / distances.clamp(min=1e-6))[:, None]
+        moves = (self.targets - places) * (lengths / distances.clamp(min=1e-6))[:, None]
         anchored = config.objective == "GoodDrag"
         reference, origins = (self.features, self.origins) if anchored else (features, places)
-        losses = motion_loss(features, places, steps, reference, origins, config.motion_radius)
+        losses = motion_loss(features, places, moves, reference, origins, config.motion_radius)
         loss = losses[distances >= config.reach].sum()
-        if following is not None and self.following is not None and self.kept is not None:
-            change = (following - self.following).abs() * self.kept
+        if following is not None and self.following is not None and self.pinned is not None:
+            change = (following - self.following).abs() * self.pinned
             loss = loss + config.mask_weight * change.sum()
         return loss
 
@@ -257,28 +273,16 @@ def _overflowed(scaler: torch.amp.GradScaler, optimiser: torch.optim.Optimizer) 
     return scaler.get_scale() < before
 
 
-def _kept_cells(mask: Tensor | None, x: Tensor) -> Tensor | None:
-    """(1, 1, h, w), 1 for the cells that must not change: those no pixel of which may. None when all may."""
-    if mask is not None and (mask.ndim != 4 or mask.shape[:2] != (1, 1)):
-        raise InvalidInput(f"mask must be of shape (1, 1, H, W), got {tuple(mask.shape)}")
-    if mask is None or not mask.any():
+def _pinned_cells(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """(1, 1, h, w), 1 for the cells that must not change, see `free_cells`. None when all may."""
+    if mask is None:
         return None
-    kept = 1 - adaptive_max_pool2d((mask > 0).to(x), x.shape[-2:])
-    return kept if kept.any() else None
-
-
-def _next(x: Tensor, x0: Tensor, sigmas: Tensor) -> Tensor:
-    """One DDIM step: x at sigmas[0] to x at sigmas[1], see `ddim.sample`."""
-    return x0 + (x - x0) * (sigmas[1] / sigmas[0])
-
-
-def _next_z(x: Tensor, x0: Tensor, sigmas: Tensor) -> Tensor:
-    """The latent after one DDIM step, variance-preserving: what the mask term compares (eq. 4 of DragDiffusion)."""
-    return _next(x, x0, sigmas) / (sigmas[1] ** 2 + 1) ** 0.5
+    free = free_cells(mask, (x.shape[2], x.shape[3]))
+    return None if free.all() or not free.any() else (~free)[None, None].to(x)
 
 
 @torch.no_grad()
 def _denoised(read: ReadFeatures, x: Tensor, sigmas: Tensor) -> Tensor:
     _, x0 = read(x, sigmas[0], True)
     assert x0 is not None  # it was asked for
-    return _next(x, x0, sigmas)
+    return step(x, x0, sigmas[0], sigmas[1])

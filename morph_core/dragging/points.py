@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..crop import CentreCrop
 from ..errors import InvalidInput
 
 VERSION = 1
@@ -139,59 +140,13 @@ def from_grid(points: Tensor, size: tuple[int, int]) -> Tensor:
     return (points + 0.5) / torch.tensor([width, height], dtype=points.dtype, device=points.device)
 
 
-@dataclass(frozen=True)
-class CentreCrop:
-    """The middle of an image that a VAE encodes when the image's sides are no multiples of a latent cell's.
-
-    image, crop: (width, height) in pixels.
-    """
-
-    image: tuple[int, int]
-    crop: tuple[int, int]
-
-    def points(self, points: DragPoints) -> DragPoints:
-        """Points of the image as points of the crop. Raises `InvalidInput` for one that was cut off."""
-        handles, targets = self._to_crop(points.handles), self._to_crop(points.targets)
-        outside = [((places < 0) | (places > 1)).any(-1) for places in (handles, targets)]
-        if (lost := outside[0] | outside[1]).any():
-            raise InvalidInput(
-                f"points: pair {int(lost.nonzero()[0]) + 1} reaches into the border that VAE Encode cuts off; move it, "
-                "or crop the image to sides that are multiples of 8"
-            )
-        return DragPoints(handles, targets)
-
-    def cut(self, masks: Tensor) -> Tensor:
-        """The crop of masks (..., H, W) of the image's size."""
-        left, top = self._corner()
-        width, height = self.crop
-        return masks[..., top : top + height, left : left + width]
-
-    def pixels(self, places: Tensor) -> Tensor:
-        """Places in the crop, (..., 2) shares, as pixels of the image."""
-        return places * torch.tensor(self.crop).to(places) + self._offset(places)
-
-    def _to_crop(self, places: Tensor) -> Tensor:
-        return (places * torch.tensor(self.image).to(places) - self._offset(places)) / torch.tensor(self.crop).to(
-            places
-        )
-
-    def _offset(self, like: Tensor) -> Tensor:
-        return torch.tensor(self._corner()).to(like)
-
-    def _corner(self) -> tuple[int, int]:
-        return (self.image[0] - self.crop[0]) // 2, (self.image[1] - self.crop[1]) // 2
-
-
-def seen_by_vae(image: tuple[int, int], latent: tuple[int, int]) -> CentreCrop:
-    """The crop of an image that a latent is of. image, latent: (width, height).
-
-    Raises `InvalidInput` when the latent cannot be that image's.
-    """
-    cell = min(whole // cells for whole, cells in zip(image, latent, strict=True))  # its side in pixels
-    crop = (cell * latent[0], cell * latent[1])
-    if not cell or max(image[0] - crop[0], image[1] - crop[1]) >= cell:
+def points_in_crop(points: DragPoints, crop: CentreCrop) -> DragPoints:
+    """Points of the image as points of the crop. Raises `InvalidInput` for one that was cut off."""
+    handles, targets = crop.places(points.handles), crop.places(points.targets)
+    outside = [((places < 0) | (places > 1)).any(-1) for places in (handles, targets)]
+    if (lost := outside[0] | outside[1]).any():
         raise InvalidInput(
-            f"image is {image[0]}x{image[1]} pixels but latent is {latent[0]}x{latent[1]} cells, which is no "
-            "image of that size and shape; connect the image that was encoded"
+            f"points: pair {int(lost.nonzero()[0]) + 1} reaches into the border that VAE Encode cuts off; move it, "
+            "or crop the image to sides that are multiples of 8"
         )
-    return CentreCrop(image, crop)
+    return DragPoints(handles, targets)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..denoise import OnStep
 from ..errors import InvalidInput
-from ..models.backbone import Backbone, Text
+from ..models.backbone import Backbone
+from ..models.text import Text
 from ..packages import check_version
 from .blend import PREFIX, LoraWeights
 
@@ -53,7 +54,8 @@ def fit_lora(
     if len(latent) != 1:
         raise InvalidInput(f"a LoRA is fitted to one image, got a batch of {len(latent)}")
     generator = torch.Generator().manual_seed(config.seed)
-    x0, sigmas, dtype = latent.float(), backbone.sigmas.to(latent.device), backbone.dtype
+    x0, schedule, dtype = latent.float(), backbone.schedule, backbone.dtype
+    sigmas = schedule.sigmas.to(latent.device)
     denoise = backbone.denoiser(text)
     losses = []
     with trainable_lora(backbone, config) as updates:
@@ -64,8 +66,8 @@ def fit_lora(
             noise = torch.randn(x0.shape, generator=generator).to(x0.device)
             sigma = sigmas[int(torch.randint(len(sigmas), (1,), generator=generator))]
             with torch.autocast(x0.device.type, dtype, enabled=dtype != torch.float32):
-                estimate = denoise(backbone.noised(x0, noise, sigma), sigma)
-            loss = ((estimate.float() - x0) * backbone.error_scale(sigma)).square().mean()
+                estimate = denoise(schedule.noised(x0, noise, sigma), sigma)
+            loss = ((estimate.float() - x0) * schedule.error_scale(sigma)).square().mean()
             if not torch.isfinite(loss):
                 raise InvalidInput(_why_not_finite(step, dtype))
             optimiser.zero_grad()

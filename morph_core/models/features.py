@@ -10,7 +10,7 @@ from ..denoise import Denoise
 from ..errors import InvalidInput
 
 ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
-"""From x (1, C, h, w) in sigma space, a sigma and whether z0 is wanted to features (1, D, H, W) in float32 and z0."""
+"""From x (1, C, h, w) at a sigma, the sigma and whether x0 is wanted to features (1, D, H, W) in float32 and x0."""
 
 CELLS_PER_LATENT_CELL = 4  # of the map: half the image's resolution where a latent cell is 8 pixels wide, as published
 DEFAULT_BLOCK = "second to last up block"
@@ -31,7 +31,7 @@ def up_block_features(up_blocks: Sequence[nn.Module], denoise: Denoise, block: s
     """The output of one of a UNet's up blocks, resized bilinearly to `CELLS_PER_LATENT_CELL` times the latent's sides.
 
     denoise: runs the UNet once. block: a key of `FEATURE_BLOCKS`; DragDiffusion reads the second to last of four. When
-    z0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block that there is not.
+    x0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block that there is not.
     """
     check_block(block)
     if len(up_blocks) < -FEATURE_BLOCKS[block]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
+from ..models.text import Text
 from .alphas import Alphas
 
 
@@ -25,3 +26,19 @@ def blend_text(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
         start, end = (x.repeat(1, tokens // x.shape[1], 1) for x in (start, end))
     alpha = torch.tensor(alphas, dtype=start.dtype, device=start.device)
     return torch.lerp(start, end.to(start), alpha.reshape(-1, *[1] * (start.ndim - 1)))
+
+
+def blended(start: Text, end: Text, alphas: Alphas) -> Text:
+    """One text a frame, of two of one row each; everything that both have is blended as `blend_text` has it.
+
+    Raises `InvalidInput` when one has what the other has not.
+    """
+    context = blend_text(start.context, end.context, alphas)
+    pooled, sizes = (_both(getattr(start, name), getattr(end, name), name, alphas) for name in ("pooled", "sizes"))
+    return Text(context, pooled, sizes)
+
+
+def _both(start: Tensor | None, end: Tensor | None, name: str, alphas: Alphas) -> Tensor | None:
+    if (start is None) != (end is None):
+        raise InvalidInput(f"one text has {name}, the other has not; take both from one model's text encoders")
+    return None if start is None or end is None else blend_text(start, end, alphas)

@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..attention.end_frames import check_blocks, mixed_self_attention
-from ..denoise import Denoise, unet_denoiser
+from ..attention.end_frames import check_blocks, first_row_alphas, mixed_self_attention
+from ..denoise import Denoise
 from ..dragging.latent import DragLatent, DragResult, drag_latent
 from ..dragging.points import DragPoints
 from ..errors import InvalidInput
 from ..lora.blend import blended_loras
 from ..lora.fit import LoraFit
-from ..models.diffusers_pipeline import LatentDiffusion
 from ..models.features import DEFAULT_BLOCK, up_block_features
+from ..models.latent_diffusion import LatentDiffusion
 from ..sampling import ddim
-from ..sampling.schedule import ddim_sigmas, latent_scale, sigmas_of
-from .morph import End, OnStage, lora_layers, prepare_end, stage_reporter
+from ..sampling.schedule import ddim_sigmas
+from .image import PreparedImage, inverted, lora_layers, prepare_image
+from .stages import OnStage, stage_reporter
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Drag:
     latent: DragLatent = field(default_factory=DragLatent)
     feature_block: str = DEFAULT_BLOCK
     reference: str | None = "last two up blocks"
-    """Where the dragged row looks at the original's keys and values, see `attention.BLOCKS`; None for nowhere."""
+    """Where the dragged row looks at the original's keys and values, one of `end_frames.BLOCKS`; None for nowhere."""
     set_alpha_to_one: bool = True
-    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `schedule.ddim_sigmas`."""
+    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `ddim_sigmas`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
@@ -67,29 +68,29 @@ def drag(
 ) -> DraggedImage:
     """Drag points of an image (1, 3, H, W) in 0..1. mask: (1, 1, H, W), above 0 where it may change."""
     config = config or Drag()
-    end = prepare_end(model, image, caption, config.lora, on_stage)
-    return drag_prepared(model, end, points, config, mask, on_stage)
+    prepared = prepare_image(model, image, caption, config.lora, on_stage)
+    return drag_prepared(model, prepared, points, config, mask, on_stage)
 
 
 def drag_prepared(
     model: LatentDiffusion,
-    image: End,
+    image: PreparedImage,
     points: DragPoints,
     config: Drag,
     mask: Tensor | None = None,
     on_stage: OnStage | None = None,
 ) -> DraggedImage:
     """As `drag`, of an image whose latent, text and LoRA are known, so that it can be dragged again."""
-    train_sigmas = sigmas_of(model.train_alphas).to(image.latent)
-    inverted = max(1, round(config.strength * config.steps))
-    sigmas = ddim_sigmas(train_sigmas, config.steps, config.set_alpha_to_one)[config.steps - inverted :]
-    denoise = unet_denoiser(model.unet, image.text, train_sigmas, model.prediction)
-    read = up_block_features(model.unet.up_blocks, denoise, config.feature_block)
+    backbone = model.backbone
+    train_sigmas = backbone.schedule.sigmas.to(image.latent)
+    steps = max(1, round(config.strength * config.steps))
+    sigmas = ddim_sigmas(train_sigmas, config.steps, config.set_alpha_to_one)[config.steps - steps :]
+    noise = inverted(model, image, sigmas, on_stage).noise
+    denoise = backbone.denoiser(image.text)
+    read = up_block_features(backbone.up_blocks(), denoise, config.feature_block)
     with blended_loras(lora_layers(model, image), {}, (0.0,)):
-        with torch.no_grad():
-            x = image.latent * latent_scale(sigmas[-1])
-            x = ddim.invert(denoise, x, sigmas, stage_reporter(on_stage, "inverting"))
-        result = drag_latent(read, x, sigmas, points, config.latent, mask, stage_reporter(on_stage, "dragging"))
+        reporter = stage_reporter(on_stage, "dragging")
+        result = drag_latent(read, backbone.schedule, noise, sigmas, points, config.latent, mask, reporter)
         images = _sample_beside(model, denoise, result, sigmas[result.level :], config, on_stage)
     return DraggedImage(images[:1], images[1:], result)
 
@@ -104,9 +105,10 @@ def _sample_beside(
     on_stage: OnStage | None,
 ) -> Tensor:
     """The original and the dragged image (2, 3, H, W), sampled as one batch."""
+    rows = torch.cat([result.original, result.dragged])
     with ExitStack() as patches:
         if config.reference is not None:
-            patches.enter_context(mixed_self_attention(model.unet, (0.0, 0.0), blocks=config.reference))
-        rows = torch.cat([result.original, result.dragged])
+            layers = model.backbone.attention_layers()
+            patches.enter_context(mixed_self_attention(layers, first_row_alphas(len(rows)), blocks=config.reference))
         x = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"))
-    return model.decode_latents(x / latent_scale(sigmas[-1]))
+    return model.decode_latents(x / model.backbone.schedule.scale(sigmas[-1]))

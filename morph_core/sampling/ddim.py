@@ -1,50 +1,83 @@
-"""DDIM (Song et al. 2021) in sigma space, forwards and backwards, for any `Denoise`."""
+"""DDIM (Song et al. 2021), forwards and backwards, for any `Denoise`.
 
-from collections.abc import Callable
+With sigma as the noise level it is Euler's method, for variance-preserving models and for flow matching alike.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..denoise import Denoise
 from ..errors import InvalidInput
-from .schedule import check_sigmas
+from .schedule import NoiseSchedule, check_sigmas
 from .trajectory import Trajectory
 
 OnLatent = Callable[[int, int, Tensor], None]
-"""Called after every step with (steps done, steps in all, estimate of z0 (B, C, H, W)); may raise to cancel."""
+"""Called after every step with (steps done, steps in all, estimate of x0 (B, C, H, W)); may raise to cancel."""
 
-Adjust = Callable[[int, Tensor], Tensor]
-"""From a step's number and the x (B, C, H, W) that it has led to, to the x that the next step starts from."""
+Correction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""From (x0, x, sigma, next_sigma) to the x0 (B, C, H, W) that the step from x at sigma to next_sigma is to take."""
+
+
+def step(x: Tensor, x0: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
+    """One step from x at sigma to next_sigma, with x0 as the clean latent; all (B, C, H, W).
+
+    Eq. 12 of the paper with eta = 0: x + (sigma' − sigma)·(x − x0)/sigma.
+    """
+    return x0 + (x - x0) * (next_sigma / sigma)
+
+
+def x0_leading_to(target: Tensor, x: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
+    """The x0 with which `step` ends in `target`; shapes as they are."""
+    share = next_sigma / sigma
+    return (target - share * x) / (1 - share)
 
 
 def sample(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None, adjust: Adjust | None = None
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    on_step: OnLatent | None = None,
+    corrections: Sequence[Correction] = (),
 ) -> Tensor:
     """From noise to a latent: x at sigmas[0] (B, C, H, W) to x at sigmas[-1].
 
-    sigmas: (S + 1,), falling. Each step is eq. 12 of the paper with eta = 0, which in sigma space is
-    x + (sigma' − sigma)·(x − x0)/sigma.
+    sigmas: (S + 1,), falling. corrections: change each step's estimate of x0, one after the other.
     """
     steps = len(sigmas) - 1
     for i in range(steps):
-        x0 = denoise(x, sigmas[i])
-        x = x0 + (x - x0) * (sigmas[i + 1] / sigmas[i])
-        if adjust:
-            x = adjust(i, x)
+        sigma, next_sigma = sigmas[i], sigmas[i + 1]
+        x0 = denoise(x, sigma)
+        for correct in corrections:
+            x0 = correct(x0, x, sigma, next_sigma)
+        x = step(x, x0, sigma, next_sigma)
         if on_step:
             on_step(i + 1, steps, x0)
     return x
 
 
-def invert(denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None, iterations: int = 0) -> Tensor:
+def invert(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    schedule: NoiseSchedule,
+    on_step: OnLatent | None = None,
+    iterations: int = 0,
+) -> Tensor:
     """From a latent to the noise that `sample` turns back into it: x at sigmas[-1] to x at sigmas[0]; see `trace`."""
-    return trace(denoise, x, sigmas, on_step, iterations).noise
+    return trace(denoise, x, sigmas, schedule, on_step, iterations).noise
 
 
 def trace(
-    denoise: Denoise, x: Tensor, sigmas: Tensor, on_step: OnLatent | None = None, iterations: int = 0
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    schedule: NoiseSchedule,
+    on_step: OnLatent | None = None,
+    iterations: int = 0,
 ) -> Trajectory:
-    """The whole way from a latent (B, C, H, W) at sigmas[-1] to the noise that `sample` turns back into it.
+    """The trajectory from a latent (B, C, H, W) at sigmas[-1] to the noise that `sample` turns back into it.
 
     sigmas: (S + 1,), falling, as for `sample`. Each step reverses `sample`'s, with the noise evaluated where
     the step starts but at the timestep where it ends, as the published implementations of DDIM inversion
@@ -61,8 +94,8 @@ def trace(
     latents, residuals = [x], []
     for i in range(steps):
         here, there = rising[i], rising[i + 1]
-        growth = (there**2 + 1) ** 0.5
-        start = x * (growth / (here**2 + 1) ** 0.5)  # so that the network's input is z_t itself
+        scale = schedule.scale(there)
+        start = x * (scale / schedule.scale(here))  # so that the network sees the latent as it is at `here`
         x0 = denoise(start, there)
         next_x = x + (there - here) * (start - x0) / there
         for _ in range(iterations):
@@ -70,7 +103,7 @@ def trace(
             x0 = denoise(before, there)
             next_x = x + (there - here) * (before - x0) / there
         if iterations:
-            residuals.append(((next_x - before) / growth).square().mean().sqrt())
+            residuals.append(((next_x - before) / scale).square().mean().sqrt())
         x = next_x
         if not torch.isfinite(x).all():
             raise InvalidInput(
@@ -80,4 +113,5 @@ def trace(
         latents.append(x)
         if on_step:
             on_step(i + 1, steps, x0)
-    return Trajectory(torch.stack(latents[::-1]), sigmas, torch.stack(residuals[::-1]) if residuals else x.new_zeros(0))
+    moved = torch.stack(residuals[::-1]) if residuals else x.new_zeros(0)
+    return Trajectory(torch.stack(latents[::-1]), sigmas, moved, schedule)

@@ -1,7 +1,7 @@
 """Null-text Inversion (Mokady et al., CVPR 2023): guided sampling that follows an inversion.
 
-Guidance leads away from the trajectory that was inverted without it. What is told nothing, the embedding of the
-empty prompt, is adjusted step by step until the guided step ends where the trajectory does.
+Guidance leads away from the trajectory that was inverted without it. The embedding of the empty prompt is optimised at
+each step until the guided step ends where the trajectory does.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..denoise import Denoise, OnStep
 from ..errors import InvalidInput
+from .ddim import step
+from .guidance import guided
 from .trajectory import Trajectory
 
 DenoiserOf = Callable[[Tensor], Denoise]
@@ -42,7 +44,7 @@ class NullText:
 
 @dataclass(frozen=True)
 class NullTextResult:
-    """embeddings: (S, B, T, D), what to tell the unconditional prediction at each step.
+    """embeddings: (S, B, T, D), of the unconditional prediction at each step.
 
     losses: (S, B), before the last update of each step; infinite where the budget was spent. updates: how many there
     were.
@@ -54,8 +56,8 @@ class NullTextResult:
 
 
 def null_text_inversion(
-    told: Denoise,
-    untold: DenoiserOf,
+    conditional: Denoise,
+    unconditional: DenoiserOf,
     negative: Tensor,
     trajectory: Trajectory,
     config: NullText | None = None,
@@ -63,10 +65,10 @@ def null_text_inversion(
 ) -> NullTextResult:
     """Optimise the unconditional embedding of every step so that guided DDIM follows a trajectory of B images.
 
-    told: the model with the images' prompts. untold: the model with an embedding in place of `negative` (B or 1, T, D).
-    The loss is the mean squared distance of the variance-preserving latents after the step; a step starts from the
-    embedding that the step before ended with. Each image is optimised for itself. on_step: called after every update
-    with what is done of all that there may be.
+    conditional: the model with the images' prompts. unconditional: the model with an embedding in place of `negative`
+    (B or 1, T, D). The loss is the mean squared distance, after the step, of the latents as the network sees them; a
+    step starts from the embedding that the step before ended with. Each image is optimised for itself. on_step: called
+    after every update with what is done of all that there may be.
     """
     config = config or NullText()
     sigmas, steps = trajectory.sigmas, len(trajectory.sigmas) - 1
@@ -75,8 +77,8 @@ def null_text_inversion(
     embeddings, losses, updates = [], [], 0
     for i in range(steps):
         with torch.no_grad():
-            conditional = told(x, sigmas[i])
-        step = _Step(x, conditional, trajectory.latents[i + 1], sigmas[i], sigmas[i + 1], config.guidance)
+            prediction = conditional(x, sigmas[i])
+        guided_step = _GuidedStep(x, prediction, trajectory, i, config.guidance)
         rate, enough = config.learning_rate * max(0.0, 1 - i / 100), config.early_stop * (1 + 2 * i)
         most = min(config.inner_steps, config.budget - updates) if config.budget else config.inner_steps
 
@@ -84,41 +86,61 @@ def null_text_inversion(
             if on_step:
                 on_step(first + done, steps * config.inner_steps)
 
-        embedding, loss, done = _optimised(step, untold, embedding, rate, enough, most, on_update)
+        embedding, loss, done = _optimised(guided_step, unconditional, embedding, rate, enough, most, on_update)
         if done < config.inner_steps:
             on_update(config.inner_steps)
         updates += done
         with torch.no_grad():
-            x = step.end(untold(embedding)(x, sigmas[i]))
+            x = guided_step.end(unconditional(embedding)(x, sigmas[i]))
         embeddings.append(embedding)
         losses.append(loss)
     return NullTextResult(torch.stack(embeddings), torch.stack(losses), updates)
 
 
+def null_text_denoiser(unconditional: DenoiserOf, embeddings: Tensor, sigmas: Tensor) -> Denoise:
+    """The unconditional prediction of a run through the trajectory's sigmas (S + 1,).
+
+    embeddings: (S, B, T, D), of `null_text_inversion`. Between two sigmas the nearer one's counts.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        step = int((sigmas[:-1].to(sigma).log() - sigma.log()).abs().argmin())
+        return unconditional(embeddings[step])(x, sigma)
+
+    return denoise
+
+
 @dataclass(frozen=True)
-class _Step:
+class _GuidedStep:
     """One guided DDIM step from x, and where it should end."""
 
     x: Tensor
     conditional: Tensor
-    target: Tensor
-    sigma: Tensor
-    next_sigma: Tensor
+    trajectory: Trajectory
+    number: int
     guidance: float
 
+    @property
+    def sigma(self) -> Tensor:
+        return self.trajectory.sigmas[self.number]
+
+    @property
+    def next_sigma(self) -> Tensor:
+        return self.trajectory.sigmas[self.number + 1]
+
     def end(self, unconditional: Tensor) -> Tensor:
-        x0 = torch.lerp(unconditional, self.conditional, self.guidance)
-        return x0 + (self.x - x0) * (self.next_sigma / self.sigma)
+        x0 = guided(unconditional, self.conditional, self.guidance)
+        return step(self.x, x0, self.sigma, self.next_sigma)
 
     def loss(self, unconditional: Tensor) -> Tensor:
         """(B,)"""
-        error = (self.end(unconditional) - self.target) / (self.next_sigma**2 + 1) ** 0.5
-        return error.square().flatten(1).mean(1)
+        error = self.end(unconditional) - self.trajectory.latents[self.number + 1]
+        return (error / self.trajectory.schedule.scale(self.next_sigma)).square().flatten(1).mean(1)
 
 
 def _optimised(
-    step: _Step,
-    untold: DenoiserOf,
+    guided_step: _GuidedStep,
+    unconditional: DenoiserOf,
     embedding: Tensor,
     rate: float,
     enough: float,
@@ -134,7 +156,7 @@ def _optimised(
     losses, done = embedding.new_full((len(embedding),), torch.inf), 0
     while done < most and not (losses < enough).all():
         with torch.enable_grad():
-            loss = step.loss(untold(embedding)(step.x, step.sigma))
+            loss = guided_step.loss(unconditional(embedding)(guided_step.x, guided_step.sigma))
             (embedding.grad,) = torch.autograd.grad(loss.sum(), embedding)
         if not torch.isfinite(loss).all():
             raise InvalidInput(

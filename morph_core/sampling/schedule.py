@@ -1,15 +1,81 @@
-"""Noise schedules of latent diffusion models, as sigmas: x = z0 + sigma·noise.
+"""Noise schedules: how a family of models adds noise of a level sigma to a clean latent.
 
-Sigma space is Karras et al. (2022): it is the variance-preserving latent z_t of DDPM divided by sqrt(ᾱ_t), with
-sigma = sqrt((1 − ᾱ_t)/ᾱ_t). DDIM (Song et al. 2021) is Euler's method in it.
+Variance-preserving models (Stable Diffusion's) live in sigma space here, that of Karras et al. (2022), where
+x = x0 + sigma·noise: the latent z_t of DDPM divided by sqrt(ᾱ_t), with sigma = sqrt((1 − ᾱ_t)/ᾱ_t).
 """
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from ..errors import InvalidInput, shown
+from ..errors import InvalidInput, UnsupportedModel, shown
 
 TRAIN_STEPS = 1000
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+class NoiseSchedule(Protocol):
+    """What methods ask of a family's noise. Every sigma is a scalar tensor."""
+
+    @property
+    def sigmas(self) -> Tensor:
+        """(T,) of the training timesteps, rising."""
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """By what a latent of this level is divided to be what the network sees; 1 where nothing grows."""
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """A clean latent (B, C, H, W) of unit variance with noise of this level: what a `Denoise` takes."""
+
+    def error_scale(self, sigma: Tensor) -> Tensor:
+        """By how much an error of the network's own output is greater than that of its estimate of x0."""
+
+
+@dataclass(frozen=True)
+class VariancePreserving:
+    """DDPM's (Ho et al. 2020), in sigma space. sigmas: (T,) of the training timesteps, rising, see `sigmas_of`.
+
+    Raises `UnsupportedModel` for another prediction than epsilon or v_prediction.
+    """
+
+    sigmas: Tensor
+    prediction: Prediction = "epsilon"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in get_args(Prediction):
+            raise UnsupportedModel(f"the model predicts {self.prediction!r}; epsilon and v_prediction are supported")
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """1/sqrt(ᾱ): between a latent of sigma space and the variance-preserving one."""
+        return (sigma**2 + 1) ** 0.5
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """x0 + sigma·noise."""
+        return x0 + sigma * noise
+
+    def error_scale(self, sigma: Tensor) -> Tensor:
+        """The inverse slope of `to_x0`."""
+        return 1 / sigma if self.prediction == "epsilon" else self.scale(sigma) / sigma
+
+    def to_x0(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        """The estimate of x0 that a network's output at x is, all (B, C, H, W).
+
+        epsilon: x − sigma·output (Ho et al. 2020). v_prediction: x/(sigma² + 1) − output·sigma/sqrt(sigma² + 1)
+        (Salimans & Ho 2022, with x = z_t/sqrt(ᾱ_t)).
+        """
+        if self.prediction == "epsilon":
+            return x - sigma * output
+        return x / (sigma**2 + 1) - output * sigma / self.scale(sigma)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The training timestep whose sigma is nearest on a logarithmic scale: the network knows none in between.
+
+        Same shape as `sigma`, int64.
+        """
+        known = sigma.clamp(self.sigmas[0], self.sigmas[-1])
+        return (known.log()[..., None] - self.sigmas.log()).abs().argmin(-1)
 
 
 def alphas_cumprod(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = TRAIN_STEPS) -> Tensor:
@@ -28,7 +94,7 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int, set_alpha_to_one: bool = True)
 
     They end in 0, as ComfyUI's do: an image's latent has no noise, its ᾱ is 1. With set_alpha_to_one=False, which means
     what it means in diffusers' `DDIMScheduler`, they end in train_sigmas[0]: the latent's ᾱ is ᾱ_0. Multiply it by
-    `latent_scale` of the last sigma before an inversion, and divide by it after sampling.
+    `NoiseSchedule.scale` of the last sigma before an inversion, and divide by it after sampling.
 
     Timesteps are 1, 1 + T/steps, ... as in DDIM's uniform spacing with the offset of Stable Diffusion
     (for 50 steps of 1000: 981, 961, ..., 1). ComfyUI's `ddim_uniform` is the same where `steps` divides T and starts
@@ -42,11 +108,6 @@ def ddim_sigmas(train_sigmas: Tensor, steps: int, set_alpha_to_one: bool = True)
     return torch.cat([train_sigmas[timesteps.to(train_sigmas.device)], last])
 
 
-def latent_scale(sigma: Tensor) -> Tensor:
-    """1/sqrt(ᾱ), by which a variance-preserving latent is multiplied to be one of this sigma: 1 where sigma is 0."""
-    return (sigma**2 + 1) ** 0.5
-
-
 def check_sigmas(sigmas: Tensor) -> None:
     """Raise `InvalidInput` unless sigmas (S + 1,) are finite, do not rise and end at 0 or above."""
     usable = len(sigmas) > 1 and torch.isfinite(sigmas).all() and (sigmas.diff() <= 0).all() and sigmas[-1] >= 0
@@ -54,10 +115,16 @@ def check_sigmas(sigmas: Tensor) -> None:
         raise InvalidInput(f"sigmas must be finite and fall, to 0 or above; got {shown(sigmas.tolist())}")
 
 
-def timestep_of(sigma: Tensor, train_sigmas: Tensor) -> Tensor:
-    """The training timestep whose sigma is nearest on a logarithmic scale: the network knows none in between.
+def sigma_after(sigmas: Tensor, share: float) -> Tensor:
+    """The sigma after the first `share` (0..1) of the steps: steps 0 .. round(share·S) − 1 start above it.
 
-    Same shape as `sigma`, int64.
+    sigmas: (S + 1,), falling.
     """
-    known = sigma.clamp(train_sigmas[0], train_sigmas[-1])
-    return (known.log()[..., None] - train_sigmas.log()).abs().argmin(-1)
+    check_share(share)
+    return sigmas[round(share * (len(sigmas) - 1))]
+
+
+def check_share(share: float, name: str = "the share of the steps") -> None:
+    """Raise `InvalidInput` unless `share` is in 0..1. name: of the setting, for the message."""
+    if not 0 <= share <= 1:
+        raise InvalidInput(f"{name} must be between 0 and 1, got {share}")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..denoise import Prediction
+from ..models.text import Text
+from ..models.unet import UnetBackbone
 from ..packages import needed
-from ..sampling.schedule import alphas_cumprod
-from .words import MAX_TOKENS, WORDS, tokenize
+from ..sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
+from .words import MAX_TOKENS, WORDS, tokenize, word_tokens
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -150,21 +151,24 @@ class ToyModel:
     text_encoder: TextEncoder
 
     @property
-    def train_alphas(self) -> Tensor:
-        """(T,) ᾱ of the training schedule."""
-        return alphas_cumprod()
-
-    @property
-    def prediction(self) -> Prediction:
-        """What the UNet was trained to predict."""
-        return "epsilon"
+    def backbone(self) -> UnetBackbone:
+        """The UNet, which was trained to predict epsilon on Stable Diffusion's schedule."""
+        return UnetBackbone(self.unet, VariancePreserving(sigmas_of(alphas_cumprod())))
 
     @torch.no_grad()
-    def encode_text(self, captions: Iterable[str]) -> Tensor:
-        """(B, MAX_TOKENS, TEXT_WIDTH) embeddings of B captions; an empty caption is the unconditional one."""
+    def encode_text(self, captions: Iterable[str], size: tuple[int, int] | None = None) -> Text:
+        """Embeddings (B, MAX_TOKENS, TEXT_WIDTH) of B captions; an empty caption is the unconditional one."""
         weight = self.text_encoder.text_model.final_layer_norm.weight
         tokens = torch.tensor(tokenize(captions), device=weight.device)
-        return self.text_encoder(tokens)
+        return Text(self.text_encoder(tokens))
+
+    def tokenize(self, captions: Iterable[str]) -> list[list[int]]:
+        """MAX_TOKENS for each caption; raises `InvalidInput` for a word that the model does not know."""
+        return tokenize(captions)
+
+    def word_tokens(self, word: str) -> list[int]:
+        """Without start and end."""
+        return word_tokens(word)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

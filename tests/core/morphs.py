@@ -3,17 +3,23 @@
 import torch
 
 from morph_pack.morph_core.lora.fit import LoraFit
-from morph_pack.morph_core.recipes.morph import End, Morph
+from morph_pack.morph_core.models.unet import UnetBackbone
+from morph_pack.morph_core.recipes.image import PreparedImage
+from morph_pack.morph_core.recipes.morph import Morph
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
 from morph_pack.morph_core.toy.model import TEXT_WIDTH, TextEncoder, ToyModel
 
 CAPTIONS = ("a happy red cat on mint", "a sad blue mouse on sky")
+ALPHAS = alphas_cumprod()
 SHORT_FIT = LoraFit(rank=2, steps=2, learning_rate=1e-2)
 PLAIN = Morph(frames=4, steps=5, lora=None, attention=0.0, adain=False, reschedule=False)
 FULL = Morph(frames=4, steps=5, lora=SHORT_FIT, attention=0.6, adain=True, reschedule=True)
 
 
 class VelocityModel(ToyModel):
-    prediction = "v_prediction"
+    @property
+    def backbone(self):
+        return UnetBackbone(self.unet, VariancePreserving(sigmas_of(ALPHAS), "v_prediction"))
 
 
 def small_model(make_unet, kind=ToyModel):
@@ -45,7 +51,7 @@ def picture(seed):
 def two_ends(model, random_lora):
     """Two prepared ends with LoRAs of different ranks that are far from small."""
     return tuple(
-        End(
+        PreparedImage(
             torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)),
             model.encode_text([caption]),
             random_lora(model.unet, seed, rank=2 + seed),

@@ -5,11 +5,12 @@ from torch import nn
 from morph_pack.morph_core.attention.end_frames import (
     BLOCKS,
     block_is_chosen,
-    last_mixed_sigma,
     mix_end_contexts,
     mixed_self_attention,
 )
 from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.models.unet import attention_layers
+from morph_pack.morph_core.sampling.schedule import sigma_after
 
 ALPHAS = (0.0, 0.3, 0.6, 1.0)
 CHOSEN = {  # blocks of a UNet with three up blocks, all with attention
@@ -85,7 +86,7 @@ def test_a_batch_of_another_size_is_refused(count):
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 1.0])
 def test_the_threshold_parts_the_first_share_of_the_steps_from_the_rest(steps, share):
     sigmas = torch.linspace(10, 0, steps + 1)
-    mixed = [bool(sigma > last_mixed_sigma(sigmas, share)) for sigma in sigmas[:-1]]
+    mixed = [bool(sigma > sigma_after(sigmas, share)) for sigma in sigmas[:-1]]
     count = round(share * steps)
     assert mixed == [True] * count + [False] * (steps - count)
 
@@ -96,7 +97,7 @@ def test_shares_that_differ_from_the_published_codes_on_a_grid_of_twentieths():
     for i in range(21):
         share = i / 20
         published = sum(step < 50 * share for step in steps)
-        ours = int((sigmas[:-1] > last_mixed_sigma(sigmas, share)).sum())
+        ours = int((sigmas[:-1] > sigma_after(sigmas, share)).sum())
         assert published - ours in (0, 1)
         if published != ours:
             differing.append(share)
@@ -104,7 +105,7 @@ def test_shares_that_differ_from_the_published_codes_on_a_grid_of_twentieths():
 
 
 def test_the_published_share_is_30_of_50_steps():
-    assert last_mixed_sigma(torch.arange(50.0, -1, -1), 0.6) == 20  # sigmas 50 .. 21 are above
+    assert sigma_after(torch.arange(50.0, -1, -1), 0.6) == 20  # sigmas 50 .. 21 are above
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def watched(unet):
 def test_only_self_attention_of_the_chosen_blocks_is_mixed(unet, blocks):
     seen = watched(unet)
     context = text(4)
-    with mixed_self_attention(unet, ALPHAS, blocks=blocks):
+    with mixed_self_attention(attention_layers(unet), ALPHAS, blocks=blocks):
         unet(latents(4), 500, context)
     alpha = torch.tensor(ALPHAS)[:, None, None]
     mixed = set()
@@ -160,9 +161,9 @@ def test_only_self_attention_of_the_chosen_blocks_is_mixed(unet, blocks):
 
 def test_up_blocks_and_full_strength_are_the_defaults(unet):
     x, context = latents(4), text(4)
-    with mixed_self_attention(unet, ALPHAS):
+    with mixed_self_attention(attention_layers(unet), ALPHAS):
         default = unet(x, 500, context).sample
-    with mixed_self_attention(unet, ALPHAS, 1.0, "up blocks"):
+    with mixed_self_attention(attention_layers(unet), ALPHAS, 1.0, "up blocks"):
         assert torch.equal(unet(x, 500, context).sample, default)
 
 
@@ -184,7 +185,7 @@ def test_it_is_what_an_attention_processor_that_mixes_keys_and_values_gives(unet
 
     x, context = latents(4), text(4)
     plain = unet(x, 500, context).sample
-    with mixed_self_attention(unet, ALPHAS):
+    with mixed_self_attention(attention_layers(unet), ALPHAS):
         mixed = unet(x, 500, context).sample
     unet.set_attn_processor(
         {
@@ -198,7 +199,7 @@ def test_it_is_what_an_attention_processor_that_mixes_keys_and_values_gives(unet
 
 def test_the_end_frames_do_not_notice(unet):
     x, context = latents(4), text(4)
-    with mixed_self_attention(unet, ALPHAS, blocks="all blocks"):
+    with mixed_self_attention(attention_layers(unet), ALPHAS, blocks="all blocks"):
         mixed = unet(x, 500, context).sample
     for row in (0, -1):
         torch.testing.assert_close(mixed[row], unet(x, 500, context).sample[row], rtol=0, atol=1e-5)
@@ -206,7 +207,7 @@ def test_the_end_frames_do_not_notice(unet):
 
 def test_strength_0_changes_nothing(unet):
     x, context = latents(4), text(4)
-    with mixed_self_attention(unet, ALPHAS, strength=0.0):
+    with mixed_self_attention(attention_layers(unet), ALPHAS, strength=0.0):
         mixed = unet(x, 500, context).sample
     torch.testing.assert_close(mixed, unet(x, 500, context).sample, rtol=0, atol=1e-6)
 
@@ -215,11 +216,11 @@ def test_nothing_is_left_behind(unet):
     x, context = latents(4), text(4)
     plain = unet(x, 500, context).sample
     processors = unet.attn_processors
-    with mixed_self_attention(unet, ALPHAS):
+    with mixed_self_attention(attention_layers(unet), ALPHAS):
         unet(x, 500, context)
-    with pytest.raises(KeyboardInterrupt), mixed_self_attention(unet, ALPHAS):
+    with pytest.raises(KeyboardInterrupt), mixed_self_attention(attention_layers(unet), ALPHAS):
         raise KeyboardInterrupt
-    with pytest.raises(InvalidInput, match="batch of 3"), mixed_self_attention(unet, ALPHAS):
+    with pytest.raises(InvalidInput, match="batch of 3"), mixed_self_attention(attention_layers(unet), ALPHAS):
         unet(x[:3], 500, context[:3])
     assert not any(module._forward_pre_hooks for module in unet.modules())
     assert unet.attn_processors == processors
@@ -228,7 +229,10 @@ def test_nothing_is_left_behind(unet):
 
 def test_unknown_blocks_are_refused_and_the_known_ones_are_named(unet):
     refusal = "up blocks, last two up blocks, all blocks; got 'sideways'"
-    with pytest.raises(InvalidInput, match=refusal), mixed_self_attention(unet, ALPHAS, blocks="sideways"):
+    with (
+        pytest.raises(InvalidInput, match=refusal),
+        mixed_self_attention(attention_layers(unet), ALPHAS, blocks="sideways"),
+    ):
         pass
 
 

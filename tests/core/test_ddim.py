@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.sampling.ddim import invert, sample
-from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_tests.networks import denoiser_of
 
 ALPHAS = alphas_cumprod().double()
 SIGMAS = sigmas_of(ALPHAS)
+SCHEDULE = VariancePreserving(SIGMAS)
 TIMESTEPS = list(range(981, 0, -20))  # of 50 steps
 
 MEAN, SPREAD = 0.7, 0.4
@@ -54,7 +55,7 @@ def test_sampling_a_gaussian_converges_to_its_probability_flow_in_first_order():
 
 def test_inverting_a_gaussian_converges_to_its_probability_flow_in_first_order():
     x = MEAN + SPREAD * latents()
-    errors = halving_errors(lambda s: invert(denoise_gaussian, x, s), follow_gaussian(x, 0, 10))
+    errors = halving_errors(lambda s: invert(denoise_gaussian, x, s, SCHEDULE), follow_gaussian(x, 0, 10))
     assert errors[-1] < 0.015 * 10 * (x - MEAN).abs().max() / SPREAD
     for error, finer in zip(errors, errors[1:], strict=False):
         assert 1.6 < error / finer < 2.4
@@ -72,7 +73,7 @@ def test_noise_that_depends_on_nothing_makes_inversion_exact():
     def denoise(x, sigma):
         return x - sigma * noise
 
-    noisy = invert(denoise, x, sigmas)
+    noisy = invert(denoise, x, sigmas, SCHEDULE)
     torch.testing.assert_close(noisy, x + sigmas[0] * noise)
     torch.testing.assert_close(sample(denoise, noisy, sigmas), x)
 
@@ -82,7 +83,7 @@ def test_invert_then_sample_returns_the_input_ever_better_with_more_steps():
     errors = []
     for steps in (5, 10, 20, 50, 100, 250, 500):
         sigmas = ddim_sigmas(SIGMAS, steps)
-        again = sample(denoise_two_clusters, invert(denoise_two_clusters, x, sigmas), sigmas)
+        again = sample(denoise_two_clusters, invert(denoise_two_clusters, x, sigmas, SCHEDULE), sigmas)
         errors.append((again - x).square().mean().sqrt().item())
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1
@@ -96,9 +97,12 @@ def test_a_run_may_stop_and_go_on_anywhere():
         sample(denoise_gaussian, stopped, sigmas[4:]), sample(denoise_gaussian, x, sigmas), rtol=0, atol=0
     )
     clean = latents(3)
-    half = invert(denoise_gaussian, clean, sigmas[6:])
+    half = invert(denoise_gaussian, clean, sigmas[6:], SCHEDULE)
     torch.testing.assert_close(
-        invert(denoise_gaussian, half, sigmas[:7]), invert(denoise_gaussian, clean, sigmas), rtol=0, atol=0
+        invert(denoise_gaussian, half, sigmas[:7], SCHEDULE),
+        invert(denoise_gaussian, clean, sigmas, SCHEDULE),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -111,7 +115,7 @@ def network(small_unet):
     def predict(z, t):
         return unet(z, t, context.expand(len(z), -1, -1)).sample
 
-    return predict, unet_denoiser(unet, context, SIGMAS)
+    return predict, denoiser_of(unet, context, SIGMAS)
 
 
 def test_sampling_equals_textbook_ddim(network):
@@ -137,11 +141,11 @@ def test_inversion_equals_the_textbook_loop(network):
         z0 = (z - (1 - alpha) ** 0.5 * noise) / alpha**0.5
         z = alpha_next**0.5 * z0 + (1 - alpha_next) ** 0.5 * noise
         alpha = alpha_next
-    result = invert(denoise, clean, ddim_sigmas(SIGMAS, 50))
+    result = invert(denoise, clean, ddim_sigmas(SIGMAS, 50), SCHEDULE)
     torch.testing.assert_close(result, z / ALPHAS[981].sqrt(), rtol=0, atol=1e-6)
 
 
-SCHEDULE = {
+CONFIG = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -155,13 +159,13 @@ def test_sampling_equals_diffusers_for_either_last_alpha(network, set_alpha_to_o
     from diffusers import DDIMScheduler
 
     predict_noise, denoise = network
-    scheduler = DDIMScheduler(**SCHEDULE, set_alpha_to_one=set_alpha_to_one)
+    scheduler = DDIMScheduler(**CONFIG, set_alpha_to_one=set_alpha_to_one)
     scheduler.set_timesteps(50)
     z = start = latents()
     for t in scheduler.timesteps:
         z = scheduler.step(predict_noise(z, t), t, z).prev_sample
     sigmas = ddim_sigmas(SIGMAS, 50, set_alpha_to_one)
-    result = sample(denoise, start * latent_scale(sigmas[0]), sigmas) / latent_scale(sigmas[-1])
+    result = sample(denoise, start * SCHEDULE.scale(sigmas[0]), sigmas) / SCHEDULE.scale(sigmas[-1])
     torch.testing.assert_close(result, z, rtol=1e-5, atol=1e-5)  # diffusers keeps its alphas in float32
 
 
@@ -170,13 +174,13 @@ def test_inversion_equals_diffusers_for_either_last_alpha(network, set_alpha_to_
     from diffusers import DDIMInverseScheduler
 
     predict_noise, denoise = network
-    scheduler = DDIMInverseScheduler(**SCHEDULE, set_alpha_to_one=set_alpha_to_one)
+    scheduler = DDIMInverseScheduler(**CONFIG, set_alpha_to_one=set_alpha_to_one)
     scheduler.set_timesteps(50)
     z = clean = latents()
     for t in scheduler.timesteps:
         z = scheduler.step(predict_noise(z, t), t, z).prev_sample
     sigmas = ddim_sigmas(SIGMAS, 50, set_alpha_to_one)
-    result = invert(denoise, clean * latent_scale(sigmas[-1]), sigmas) / latent_scale(sigmas[0])
+    result = invert(denoise, clean * SCHEDULE.scale(sigmas[-1]), sigmas, SCHEDULE) / SCHEDULE.scale(sigmas[0])
     torch.testing.assert_close(result, z, rtol=1e-5, atol=1e-5)  # diffusers keeps its alphas in float32
 
 
@@ -185,23 +189,30 @@ def test_the_two_last_alphas_are_not_the_same(network):
     clean, noises = latents(), []
     for set_alpha_to_one in (True, False):
         sigmas = ddim_sigmas(SIGMAS, 50, set_alpha_to_one)
-        noises.append(invert(denoise, clean * latent_scale(sigmas[-1]), sigmas) / latent_scale(sigmas[0]))
+        noises.append(invert(denoise, clean * SCHEDULE.scale(sigmas[-1]), sigmas, SCHEDULE) / SCHEDULE.scale(sigmas[0]))
     assert (noises[0] - noises[1]).abs().max() > 1e-3
 
 
 def test_a_networks_inversion_samples_back_to_the_input(small_unet):
     small_unet.conv_out.weight.data *= 0.1  # an untrained network at full strength is no smooth function of sigma
-    denoise = unet_denoiser(small_unet, torch.ones(1, 5, 16), SIGMAS.float())
+    denoise = denoiser_of(small_unet, torch.ones(1, 5, 16), SIGMAS.float())
     x = latents().float()
     errors = []
     for steps in (5, 50):
         sigmas = ddim_sigmas(SIGMAS.float(), steps)
-        errors.append((sample(denoise, invert(denoise, x, sigmas), sigmas) - x).abs().max().item())
+        errors.append((sample(denoise, invert(denoise, x, sigmas, SCHEDULE), sigmas) - x).abs().max().item())
     assert errors[0] > 2 * errors[1]
     assert errors[1] < 0.1
 
 
-@pytest.mark.parametrize("loop", [sample, invert])
+def inverting(denoise, x, sigmas, on_step=None):
+    return invert(denoise, x, sigmas, SCHEDULE, on_step)
+
+
+BOTH = pytest.mark.parametrize("loop", [sample, inverting], ids=["sample", "invert"])
+
+
+@BOTH
 def test_progress_counts_every_step_and_shows_the_estimate(loop):
     calls, estimates = [], []
 
@@ -214,7 +225,7 @@ def test_progress_counts_every_step_and_shows_the_estimate(loop):
     assert all(call[2] is estimate for call, estimate in zip(calls, estimates, strict=True))
 
 
-@pytest.mark.parametrize("loop", [sample, invert])
+@BOTH
 def test_an_exception_from_progress_ends_the_loop(loop):
     evaluations = []
 
@@ -231,7 +242,7 @@ def test_an_exception_from_progress_ends_the_loop(loop):
     assert len(evaluations) == 2
 
 
-@pytest.mark.parametrize("loop", [sample, invert])
+@BOTH
 def test_the_input_is_left_as_it_was(loop):
     x = latents()
     loop(denoise_gaussian, x, even_sigmas(3))
@@ -243,7 +254,7 @@ def test_the_input_is_left_as_it_was(loop):
 )
 def test_an_inversion_through_sigmas_that_do_not_fall_or_are_not_finite_is_refused(sigmas):
     with pytest.raises(InvalidInput, match="sigmas must be finite and fall"):
-        invert(denoise_gaussian, latents(), torch.tensor(sigmas, dtype=torch.float64))
+        invert(denoise_gaussian, latents(), torch.tensor(sigmas, dtype=torch.float64), SCHEDULE)
 
 
 def test_an_inversion_that_becomes_infinite_is_refused_where_it_does():
@@ -252,4 +263,4 @@ def test_an_inversion_that_becomes_infinite_is_refused_where_it_does():
 
     before = int((even_sigmas(10)[1:-1] <= 1).sum())
     with pytest.raises(InvalidInput, match=f"not finite after {before + 1} of 10 steps"):
-        invert(overflowing, latents(), even_sigmas(10))
+        invert(overflowing, latents(), even_sigmas(10), SCHEDULE)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from morph_pack.morph_core.attention.end_frames import mixed_self_attention
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.dragging.latent import DragLatent, drag_latent, published
 from morph_pack.morph_core.dragging.points import DragPoints
 from morph_pack.morph_core.errors import InvalidInput
@@ -15,11 +14,12 @@ from morph_pack.morph_core.lora.blend import blended_loras, read_lora
 from morph_pack.morph_core.lora.fit import LoraFit
 from morph_pack.morph_core.models.features import up_block_features
 from morph_pack.morph_core.recipes.drag import Drag, drag, drag_prepared
-from morph_pack.morph_core.recipes.morph import prepare_end
+from morph_pack.morph_core.recipes.image import prepare_image
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas
 from morph_pack.morph_core.toy.drawing import FACTORS, draw, landmarks, one_drawing
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, load_toy_model
+from morph_tests.networks import denoiser_of
 
 BEFORE, AFTER = 0.44, 0.56  # where the face's middle is, and where it should go: shares of the picture
 X = FACTORS.index("x")
@@ -63,7 +63,7 @@ def caption(face):
 
 @pytest.fixture(scope="module")
 def end(model, image, caption):
-    return prepare_end(model, image, caption, None)
+    return prepare_image(model, image, caption, None)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def place_of_face(face, picture):
 
 
 def schedule(model, config):
-    train_sigmas = sigmas_of(model.train_alphas)
+    train_sigmas = model.backbone.schedule.sigmas
     return train_sigmas, ddim_sigmas(train_sigmas, config.steps)
 
 
@@ -119,9 +119,9 @@ def test_a_face_is_pulled_along_by_its_nose(model, face, end, points, objective)
 def test_without_a_drag_both_rows_are_the_image_inverted_and_sampled(model, end, points, reference):
     result = drag_prepared(model, end, points, replace(NO_DRAG, reference=reference))
     train_sigmas, sigmas = schedule(model, NO_DRAG)
-    denoise = unet_denoiser(model.unet, end.text, train_sigmas)
+    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
     with torch.no_grad():
-        x = ddim.invert(denoise, end.latent, sigmas[3:])  # 7 of 10 steps
+        x = ddim.invert(denoise, end.latent, sigmas[3:], model.backbone.schedule)  # 7 of 10 steps
         expected = model.decode_latents(ddim.sample(denoise, x, sigmas[3:]))
     torch.testing.assert_close(result.drag.original, x)
     torch.testing.assert_close(result.original, expected, rtol=0, atol=1e-4)
@@ -130,11 +130,11 @@ def test_without_a_drag_both_rows_are_the_image_inverted_and_sampled(model, end,
 
 def test_the_last_alpha_is_that_of_the_inversion_and_of_the_sampling(model, end, points):
     result = drag_prepared(model, end, points, replace(NO_DRAG, set_alpha_to_one=False))
-    train_sigmas = sigmas_of(model.train_alphas)
-    sigmas, scale = ddim_sigmas(train_sigmas, 10, set_alpha_to_one=False)[3:], model.train_alphas[0] ** -0.5
-    denoise = unet_denoiser(model.unet, end.text, train_sigmas)
+    train_sigmas = model.backbone.schedule.sigmas
+    sigmas, scale = ddim_sigmas(train_sigmas, 10, set_alpha_to_one=False)[3:], alphas_cumprod()[0] ** -0.5
+    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
     with torch.no_grad():
-        x = ddim.invert(denoise, end.latent * scale, sigmas)
+        x = ddim.invert(denoise, end.latent * scale, sigmas, model.backbone.schedule)
         expected = model.decode_latents(ddim.sample(denoise, x, sigmas) / scale)
     torch.testing.assert_close(result.drag.original, x)
     for picture in (result.original, result.dragged):
@@ -152,7 +152,8 @@ def test_the_strengths_share_of_the_steps_is_inverted_and_sampled(model, end, po
         assert [call[1:] for call in calls if call[0] == stage] == [(i + 1, inverted) for i in range(inverted)]
     train_sigmas, sigmas = schedule(model, config)
     with torch.no_grad():
-        expected = ddim.invert(unet_denoiser(model.unet, end.text, train_sigmas), end.latent, sigmas[10 - inverted :])
+        denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+        expected = ddim.invert(denoise, end.latent, sigmas[10 - inverted :], model.backbone.schedule)
     torch.testing.assert_close(result.drag.original, expected)
 
 
@@ -160,7 +161,7 @@ def test_the_dragged_row_is_sampled_from_the_dragged_latent(model, end, points):
     config = replace(SHORT, reference=None, latent=replace(SHORT.latent, levels=2, objective="GoodDrag"))
     result = drag_prepared(model, end, points, config)
     train_sigmas, sigmas = schedule(model, config)
-    denoise = unet_denoiser(model.unet, end.text, train_sigmas)
+    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
     with torch.no_grad():
         latents = [ddim.sample(denoise, x, sigmas[4:]) for x in (result.drag.original, result.drag.dragged)]
         expected = [model.decode_latents(latent) for latent in latents]
@@ -174,15 +175,15 @@ def test_the_latent_is_dragged_as_drag_latent_does_with_the_images_lora(model, i
     config = replace(SHORT, feature_block="last up block", strength=0.5)
     mask = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE)
     mask[..., :40] = 1
-    end = prepare_end(model, image, caption, FIT)
+    end = prepare_image(model, image, caption, FIT)
     result = drag_prepared(model, end, points, config, mask).drag
     train_sigmas, sigmas = schedule(model, config)
-    denoise = unet_denoiser(model.unet, end.text, train_sigmas)
+    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
     with blended_loras(read_lora(end.lora, model.unet), {}, (0.0,)):
         with torch.no_grad():
-            x = ddim.invert(denoise, end.latent, sigmas[5:])
+            x = ddim.invert(denoise, end.latent, sigmas[5:], model.backbone.schedule)
         read = up_block_features(model.unet.up_blocks, denoise, "last up block")
-        expected = drag_latent(read, x, sigmas[5:], points, config.latent, mask)
+        expected = drag_latent(read, model.backbone.schedule, x, sigmas[5:], points, config.latent, mask)
     torch.testing.assert_close(result.dragged, expected.dragged)
     assert result.losses == pytest.approx(expected.losses)
     assert torch.equal(result.tracks, expected.tracks)
@@ -192,7 +193,7 @@ def test_a_drag_is_its_parts_put_together_and_changes_no_input(model, image, cap
     given = (image, points.handles, points.targets)
     before = [value.clone() for value in given]
     whole = drag(model, image, caption, points, replace(SHORT, lora=FIT))
-    parts = drag_prepared(model, prepare_end(model, image, caption, FIT), points, SHORT)
+    parts = drag_prepared(model, prepare_image(model, image, caption, FIT), points, SHORT)
     torch.testing.assert_close(whole.dragged, parts.dragged, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole.original, parts.original, rtol=0, atol=1e-5)
     assert (whole.drag.original - dragged.drag.original).abs().max() > 1e-3  # the LoRA matters
@@ -213,8 +214,8 @@ def test_the_dragged_row_sees_the_originals_keys_and_values(model, end, points, 
     )
     train_sigmas, sigmas = schedule(model, SHORT)
     rows = torch.cat([dragged.drag.original, dragged.drag.dragged])
-    denoise = unet_denoiser(model.unet, end.text, train_sigmas)
-    with torch.no_grad(), mixed_self_attention(model.unet, (0.0, 0.0), blocks=blocks):
+    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+    with torch.no_grad(), mixed_self_attention(model.backbone.attention_layers(), (0.0, 0.0), blocks=blocks):
         expected = model.decode_latents(ddim.sample(denoise, rows, sigmas[3:]))
     torch.testing.assert_close(torch.cat([result.original, result.dragged]), expected, rtol=0, atol=1e-4)
 

@@ -15,6 +15,7 @@ from morph_tests.core.warps import (
     CELLS,
     NEVER,
     ONE_HANDLE,
+    SCHEDULE,
     SIGMAS,
     Warp,
     at_cells,
@@ -36,7 +37,7 @@ def halved(read):
 
 def test_in_half_precision_the_handle_arrives_too(read):
     points = at_cells(*ONE_HANDLE)
-    result = drag_latent(halved(read), latent(), SIGMAS, points)
+    result = drag_latent(halved(read), SCHEDULE, latent(), SIGMAS, points)
     assert distances(result, points) < 2
     assert misplaced(read, latent(), result, points) < 1
 
@@ -52,7 +53,7 @@ def test_gradients_too_small_for_half_precision_still_move_the_handle(read):
     step = torch.tensor([[1.0, 0.0]])
     motion_loss(features, place, step, features, place, 1).sum().backward()
     assert x.grad.abs().max() == 0  # what a plain backward pass would give
-    result = drag_latent(faint, latent(), SIGMAS, points)
+    result = drag_latent(faint, SCHEDULE, latent(), SIGMAS, points)
     assert distances(result, points) < 2
 
 
@@ -63,20 +64,24 @@ def test_features_of_another_shape_than_the_image_have_their_own_cells():
             return interpolate(features, (CELLS, 2 * CELLS), mode="bilinear"), x0
 
     points = at_cells(*ONE_HANDLE)
-    result = drag_latent(Wide(), latent(), SIGMAS, points, replace(NEVER, iterations=1))
+    result = drag_latent(Wide(), SCHEDULE, latent(), SIGMAS, points, replace(NEVER, iterations=1))
     assert result.remaining.tolist() == pytest.approx([(16**2 + 4**2) ** 0.5], abs=1e-3)
 
 
 @pytest.mark.parametrize("batch", [0, 2])
 def test_a_batch_is_refused(read, batch):
     with pytest.raises(InvalidInput, match=f"one image, got a batch of {batch}"):
-        drag_latent(read, latent().expand(batch, -1, -1, -1) if batch else latent()[:0], SIGMAS, at_cells(*ONE_HANDLE))
+        drag_latent(
+            read, SCHEDULE, latent().expand(batch, -1, -1, -1) if batch else latent()[:0], SIGMAS, at_cells(*ONE_HANDLE)
+        )
 
 
 @pytest.mark.parametrize(("levels", "sigmas"), [(21, 21), (1, 1), (30, 21)])
 def test_more_levels_than_steps_are_refused(read, levels, sigmas):
     with pytest.raises(InvalidInput, match=f"levels is {levels} but only {sigmas - 1} sampling steps remain"):
-        drag_latent(read, latent(), SIGMAS[:sigmas], at_cells(*ONE_HANDLE), replace(DragLatent(), levels=levels))
+        drag_latent(
+            read, SCHEDULE, latent(), SIGMAS[:sigmas], at_cells(*ONE_HANDLE), replace(DragLatent(), levels=levels)
+        )
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, math.nan])
@@ -128,7 +133,7 @@ def test_features_that_are_not_finite_are_refused():
         return features * float("nan"), x0
 
     with pytest.raises(InvalidInput, match="features are not finite before the first update: check the model, its pro"):
-        drag_latent(broken, latent(), SIGMAS, at_cells(*ONE_HANDLE))
+        drag_latent(broken, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
 
 
 def test_a_drag_that_diverges_is_refused_and_a_lower_learning_rate_is_advised():
@@ -140,19 +145,19 @@ def test_a_drag_that_diverges_is_refused_and_a_lower_learning_rate_is_advised():
         return features * (float("inf") if len(calls) > 2 else 1), x0
 
     with pytest.raises(InvalidInput, match=r"not finite after \d updates: lower learning_rate, or use float32"):
-        drag_latent(overflowing, latent(), SIGMAS, at_cells(*ONE_HANDLE), NEVER)
+        drag_latent(overflowing, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), NEVER)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (2, 1, 8, 8), (1, 3, 8, 8)])
 def test_a_mask_of_another_shape_is_refused(shape):
     with pytest.raises(InvalidInput, match=r"mask must be of shape \(1, 1, H, W\)"):
-        drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE), mask=torch.ones(shape))
+        drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), mask=torch.ones(shape))
 
 
 def test_it_works_where_gradients_are_off():
-    expected = drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE))
+    expected = drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
     with torch.no_grad():
-        found = drag_latent(Warp(), latent(), SIGMAS, at_cells(*ONE_HANDLE))
+        found = drag_latent(Warp(), SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
     assert torch.equal(found.dragged, expected.dragged)
 
 
@@ -166,7 +171,7 @@ def test_an_update_whose_gradient_overflows_half_precision_is_made_again_at_a_sm
         return (256 * features.half()).float(), x0
 
     config = replace(NEVER, learning_rate=1e-3, iterations=4, levels=2, reach=0.1)
-    result = drag_latent(steep, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
+    result = drag_latent(steep, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
     assert len(result.losses) == 8
     assert len({x.sum().item() for x in seen}) >= 8
 
@@ -180,4 +185,4 @@ def test_gradients_that_no_scale_makes_finite_are_refused():
         return features, x0
 
     with pytest.raises(InvalidInput, match="gradients are not finite"):
-        drag_latent(broken, latent(), SIGMAS, at_cells(*ONE_HANDLE))
+        drag_latent(broken, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))

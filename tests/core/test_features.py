@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.dragging.points import from_grid, to_grid
 from morph_pack.morph_core.dragging.tracking import sample_bilinear
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.models.features import CELLS_PER_LATENT_CELL, FEATURE_BLOCKS, up_block_features
 from morph_pack.morph_core.sampling.schedule import alphas_cumprod, sigmas_of
+from morph_tests.networks import denoiser_of
 
 TRAIN_SIGMAS = sigmas_of(alphas_cumprod())
 SIGMA = TRAIN_SIGMAS[681]
@@ -24,7 +24,7 @@ def latent(height=8, width=8):
 @pytest.fixture
 def denoise(unet):
     text = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(2))
-    return unet_denoiser(unet, text, TRAIN_SIGMAS)
+    return denoiser_of(unet, text, TRAIN_SIGMAS)
 
 
 class Called:
@@ -125,7 +125,7 @@ def test_the_gradient_is_that_of_a_whole_pass(unet, denoise):
 
 def test_the_gradient_is_the_slope(unet, denoise):
     unet.double()
-    read = up_block_features(unet.up_blocks, unet_denoiser(unet, torch.ones(1, 5, 16), TRAIN_SIGMAS))
+    read = up_block_features(unet.up_blocks, denoiser_of(unet, torch.ones(1, 5, 16), TRAIN_SIGMAS))
     x = latent().double().requires_grad_()
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     read(x, SIGMA, False)[0].square().mean().backward()
@@ -152,9 +152,9 @@ def test_features_follow_the_latent(unet, denoise):
 
 def test_a_half_precision_models_features_are_float32(unet):
     text = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(2))
-    whole, _ = up_block_features(unet.up_blocks, unet_denoiser(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
+    whole, _ = up_block_features(unet.up_blocks, denoiser_of(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
     unet.to(torch.bfloat16)
-    half, _ = up_block_features(unet.up_blocks, unet_denoiser(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
+    half, _ = up_block_features(unet.up_blocks, denoiser_of(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
     assert half.dtype == torch.float32
     assert (half - whole).abs().mean() < 0.05 * whole.abs().mean()
 
@@ -210,7 +210,7 @@ def test_a_block_that_the_model_lacks_is_refused(small_unet, denoise, block):
 
 
 def test_the_only_block_of_a_model_is_its_last(small_unet):
-    denoise = unet_denoiser(small_unet, torch.ones(1, 5, 16), TRAIN_SIGMAS)
+    denoise = denoiser_of(small_unet, torch.ones(1, 5, 16), TRAIN_SIGMAS)
     features, _ = up_block_features(small_unet.up_blocks, denoise, "last up block")(latent(), SIGMA, False)
     raw = raw_features(small_unet, denoise, "last up block", latent())
     assert torch.equal(features, torch.nn.functional.interpolate(raw, (32, 32), mode="bilinear"))

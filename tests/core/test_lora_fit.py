@@ -8,8 +8,9 @@ import torch
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.blend import read_lora
 from morph_pack.morph_core.lora.fit import LoraFit, fit_lora, trainable_lora
-from morph_pack.morph_core.models.backbone import Text, UnetBackbone
-from morph_pack.morph_core.sampling.schedule import alphas_cumprod
+from morph_pack.morph_core.models.text import Text
+from morph_pack.morph_core.models.unet import UnetBackbone
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
 
 ALPHAS = alphas_cumprod()
 SHORT = LoraFit(rank=2, steps=2, learning_rate=1e-3)
@@ -39,7 +40,9 @@ def fixed_loss(unet, prediction="epsilon"):
 
 
 def fit(unet, latent, context, config, prediction="epsilon", on_step=None):
-    return fit_lora(UnetBackbone(unet, ALPHAS, prediction), latent, Text(context), config, on_step)
+    return fit_lora(
+        UnetBackbone(unet, VariancePreserving(sigmas_of(ALPHAS), prediction)), latent, Text(context), config, on_step
+    )
 
 
 def same(a, b):
@@ -240,7 +243,7 @@ def test_it_starts_as_pefts_gaussian_lora_does_and_computes_the_same(unet):
     )
     other.add_adapter(config)
     layers = {path: module for path, module in other.named_modules() if hasattr(module, "lora_A")}
-    with trainable_lora(UnetBackbone(unet, ALPHAS), LoraFit(rank=3, seed=5)) as updates:
+    with trainable_lora(UnetBackbone(unet, VariancePreserving(sigmas_of(ALPHAS))), LoraFit(rank=3, seed=5)) as updates:
         assert updates.keys() == layers.keys()
         for path, update in updates.items():
             assert torch.equal(update.down.weight, layers[path].lora_A["default"].weight)

@@ -5,16 +5,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.models.text import Text
+from morph_pack.morph_core.models.unet import unet_denoiser
 from morph_pack.morph_core.morphing.adain import adain
 from morph_pack.morph_core.morphing.alphas import alpha_schedule, reschedule_alphas
 from morph_pack.morph_core.morphing.perceptual import perceptual_distances
 from morph_pack.morph_core.morphing.slerp import slerp
-from morph_pack.morph_core.recipes.morph import morph, morph_ends, sample_frames
+from morph_pack.morph_core.recipes.morph import morph, morph_prepared, sample_frames
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas
 from morph_pack.morph_core.toy.model import ToyModel
-from morph_tests.core.morphs import CAPTIONS, FULL, PLAIN, VelocityModel, picture, small_model, two_ends
+from morph_tests.core.morphs import (
+    ALPHAS,
+    CAPTIONS,
+    FULL,
+    PLAIN,
+    VelocityModel,
+    picture,
+    small_model,
+    two_ends,
+)
 
 
 @pytest.fixture(params=[ToyModel])
@@ -32,18 +42,21 @@ def without_loras(ends):
 
 
 def schedule(model, steps=5):
-    train_sigmas = sigmas_of(model.train_alphas)
+    train_sigmas = model.backbone.schedule.sigmas
     return train_sigmas, ddim_sigmas(train_sigmas, steps)
 
 
+def denoiser(model, unet, context):
+    return unet_denoiser(unet, Text(context), model.backbone.schedule)
+
+
 def inverted(model, unet, end, steps=5):
-    train_sigmas, sigmas = schedule(model, steps)
-    return ddim.invert(unet_denoiser(unet, end.text, train_sigmas, model.prediction), end.latent, sigmas)
+    sigmas = schedule(model, steps)[1]
+    return ddim.invert(denoiser(model, unet, end.text.context), end.latent, sigmas, model.backbone.schedule)
 
 
 def sampled(model, unet, text, x, steps=5):
-    train_sigmas, sigmas = schedule(model, steps)
-    return ddim.sample(unet_denoiser(unet, text, train_sigmas, model.prediction), x, sigmas)
+    return ddim.sample(denoiser(model, unet, text), x, schedule(model, steps)[1])
 
 
 class MixStored:
@@ -69,9 +82,9 @@ def published_frames(model, unets, x, ends, alphas, mixed_steps, steps=5, last_a
 
     unets: one a frame, with its share of both LoRAs merged.
     """
-    abar, plain = model.train_alphas, model.unet.attn_processors
+    abar, plain = ALPHAS, model.unet.attn_processors
     timesteps = list(range(1, 1000, 1000 // steps))[:steps][::-1]
-    texts = [(1 - alpha) * ends[0].text + alpha * ends[1].text for alpha in alphas]
+    texts = [(1 - alpha) * ends[0].text.context + alpha * ends[1].text.context for alpha in alphas]
     z = list((x * abar[timesteps[0]].sqrt()).split(1))
     for step, t in enumerate(timesteps):
         processors = {
@@ -108,36 +121,37 @@ def test_frames_with_the_published_codes_last_alpha_and_lora_blend(model, ends, 
     ends = [replace(end, lora=random_lora(model.unet, seed)) for seed, end in enumerate(ends)]  # of one rank
     x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     config = replace(PLAIN, attention=0.6, lora_blend="factors", set_alpha_to_one=False)
-    sigmas = ddim_sigmas(sigmas_of(model.train_alphas), 5, set_alpha_to_one=False)
+    sigmas = ddim_sigmas(model.backbone.schedule.sigmas, 5, set_alpha_to_one=False)
     frames = sample_frames(model, x, *ends, alphas, config, sigmas)
     loras = [{key: torch.lerp(ends[0].lora[key], ends[1].lora[key], alpha) for key in ends[0].lora} for alpha in alphas]
     unets = [merged(model.unet, (lora, 1)) for lora in loras]
-    expected = published_frames(model, unets, x, ends, alphas, 3, last_alpha=model.train_alphas[0])
+    expected = published_frames(model, unets, x, ends, alphas, 3, last_alpha=ALPHAS[0])
     torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
     other = sample_frames(model, x, *ends, alphas, replace(config, lora_blend="delta"), sigmas)
     assert (frames - other).abs().amax((1, 2, 3))[1:3].min() > 1e-3
 
 
 def test_the_last_alpha_is_that_of_the_inversion_and_of_the_sampling(model, ends, merged):
-    result = morph_ends(model, *ends, replace(PLAIN, set_alpha_to_one=False))
-    train_sigmas = sigmas_of(model.train_alphas)
-    sigmas, scale = ddim_sigmas(train_sigmas, 5, set_alpha_to_one=False), model.train_alphas[0] ** -0.5
+    result = morph_prepared(model, *ends, replace(PLAIN, set_alpha_to_one=False))
+    train_sigmas = model.backbone.schedule.sigmas
+    sigmas, scale = ddim_sigmas(train_sigmas, 5, set_alpha_to_one=False), ALPHAS[0] ** -0.5
     for row, end in ((0, ends[0]), (-1, ends[1])):
-        denoise = unet_denoiser(merged(model.unet, (end.lora, 1)), end.text, train_sigmas)
-        alone = ddim.sample(denoise, ddim.invert(denoise, end.latent * scale, sigmas), sigmas) / scale
+        denoise = denoiser(model, merged(model.unet, (end.lora, 1)), end.text.context)
+        alone = ddim.invert(denoise, end.latent * scale, sigmas, model.backbone.schedule)
+        alone = ddim.sample(denoise, alone, sigmas) / scale
         torch.testing.assert_close(result.latents[row], alone[0], rtol=0, atol=1e-4)
-    assert (result.latents - morph_ends(model, *ends, PLAIN).latents).abs().amax((1, 2, 3)).min() > 1e-3
+    assert (result.latents - morph_prepared(model, *ends, PLAIN).latents).abs().amax((1, 2, 3)).min() > 1e-3
 
 
 @pytest.mark.parametrize("model", [ToyModel, VelocityModel], indirect=True)
 @pytest.mark.parametrize("attention", [0.0, 0.6])
 def test_the_end_frames_are_each_image_alone_with_its_lora_merged(model, ends, merged, attention):
-    result = morph_ends(model, *ends, replace(PLAIN, attention=attention))
+    result = morph_prepared(model, *ends, replace(PLAIN, attention=attention))
     for row, end in ((0, ends[0]), (-1, ends[1])):
         unet = merged(model.unet, (end.lora, 1))
-        alone = sampled(model, unet, end.text, inverted(model, unet, end))
+        alone = sampled(model, unet, end.text.context, inverted(model, unet, end))
         torch.testing.assert_close(result.latents[row], alone[0], rtol=0, atol=1e-4)
-        plain = sampled(model, model.unet, end.text, inverted(model, model.unet, end))
+        plain = sampled(model, model.unet, end.text.context, inverted(model, model.unet, end))
         assert (alone - plain).abs().max() > 1e-2
 
 
@@ -146,18 +160,18 @@ def test_the_frames_start_from_the_slerp_of_the_inverted_ends(model, ends, merge
     noise = [inverted(model, merged(model.unet, (end.lora, 1)), end) for end in ends]
     x = slerp(noise[0], noise[1], alphas)
     for config, start in ((PLAIN, x), (replace(PLAIN, adain=True), adain(x, noise[0], noise[1], alphas))):
-        result = morph_ends(model, *ends, config)
+        result = morph_prepared(model, *ends, config)
         expected = sample_frames(model, start, *ends, alphas, config, schedule(model)[1])
         torch.testing.assert_close(result.latents, expected, rtol=0, atol=1e-4)
 
 
 def test_adain_switches(model, ends):
-    without, within = (morph_ends(model, *ends, replace(PLAIN, adain=on)).latents for on in (False, True))
+    without, within = (morph_prepared(model, *ends, replace(PLAIN, adain=on)).latents for on in (False, True))
     assert (without - within).abs().amax((1, 2, 3))[1:3].min() > 1e-2
 
 
 def test_attention_switches_and_leaves_the_ends_alone(model, ends):
-    off, some, whole = (morph_ends(model, *ends, replace(PLAIN, attention=a)).latents for a in (0.0, 0.6, 1.0))
+    off, some, whole = (morph_prepared(model, *ends, replace(PLAIN, attention=a)).latents for a in (0.0, 0.6, 1.0))
     for a, b in ((off, some), (some, whole)):
         difference = (a - b).abs().amax((1, 2, 3))
         assert difference[[0, -1]].max() < 1e-5
@@ -166,7 +180,7 @@ def test_attention_switches_and_leaves_the_ends_alone(model, ends):
 
 def test_attention_blocks_switch(model, ends):
     up, everything = (
-        morph_ends(model, *ends, replace(PLAIN, attention=0.6, attention_blocks=blocks)).latents
+        morph_prepared(model, *ends, replace(PLAIN, attention=0.6, attention_blocks=blocks)).latents
         for blocks in ("up blocks", "all blocks")
     )
     assert (up - everything).abs().amax((1, 2, 3))[1:3].min() > 1e-3
@@ -174,33 +188,33 @@ def test_attention_blocks_switch(model, ends):
 
 def test_loras_switch(model, ends):
     bare = without_loras(ends)
-    with_loras, without = (morph_ends(model, *pair, PLAIN).latents for pair in (ends, bare))
+    with_loras, without = (morph_prepared(model, *pair, PLAIN).latents for pair in (ends, bare))
     assert (with_loras - without).abs().amax((1, 2, 3)).min() > 1e-2
     # without LoRAs a frame is the bare UNet on the slerp of what it inverted
     noise = [inverted(model, model.unet, end) for end in bare]
     alphas = alpha_schedule(4)
-    text = torch.cat([(1 - alpha) * ends[0].text + alpha * ends[1].text for alpha in alphas])
+    text = torch.cat([(1 - alpha) * ends[0].text.context + alpha * ends[1].text.context for alpha in alphas])
     expected = sampled(model, model.unet, text, slerp(*noise, alphas))
     torch.testing.assert_close(without, expected, rtol=0, atol=1e-4)
 
 
 def test_one_end_alone_may_have_a_lora(model, ends, merged):
     pair = ends[0], replace(ends[1], lora={})
-    result = morph_ends(model, *pair, PLAIN)
-    alone = sampled(model, model.unet, pair[1].text, inverted(model, model.unet, pair[1]))
+    result = morph_prepared(model, *pair, PLAIN)
+    alone = sampled(model, model.unet, pair[1].text.context, inverted(model, model.unet, pair[1]))
     torch.testing.assert_close(result.latents[-1], alone[0], rtol=0, atol=1e-4)
 
 
 def test_without_rescheduling_alphas_are_even_and_there_is_one_pass(model, ends):
-    result = morph_ends(model, *ends, PLAIN)
+    result = morph_prepared(model, *ends, PLAIN)
     assert result.alphas == pytest.approx((0, 1 / 3, 2 / 3, 1))
     assert result.first_pass is None
 
 
 def test_rescheduling_makes_a_second_pass_at_alphas_even_in_distance(model, ends):
     config = replace(PLAIN, reschedule=True, adain=True, attention=0.6)
-    result = morph_ends(model, *ends, config)
-    first = morph_ends(model, *ends, replace(config, reschedule=False))
+    result = morph_prepared(model, *ends, config)
+    first = morph_prepared(model, *ends, replace(config, reschedule=False))
     torch.testing.assert_close(result.first_pass.frames, first.frames)
     assert result.first_pass.first_pass is None
     assert result.alphas == pytest.approx(reschedule_alphas(first.alphas, first.distances.tolist(), 4), abs=1e-4)
@@ -212,7 +226,7 @@ def test_rescheduling_makes_a_second_pass_at_alphas_even_in_distance(model, ends
 
 @pytest.mark.parametrize("reschedule", [False, True])
 def test_frames_and_distances_belong_to_the_latents(model, ends, reschedule):
-    result = morph_ends(model, *ends, replace(PLAIN, reschedule=reschedule))
+    result = morph_prepared(model, *ends, replace(PLAIN, reschedule=reschedule))
     assert result.frames.shape == (4, 3, 16, 16) and result.latents.shape == (4, 4, 8, 8)
     torch.testing.assert_close(result.frames, model.decode_latents(result.latents))
     torch.testing.assert_close(result.distances, perceptual_distances(result.frames))
@@ -235,5 +249,5 @@ def test_exchanging_the_images_reverses_the_morph(model):
 
 
 def test_a_morph_of_two_frames_is_the_two_ends(model, ends):
-    two, four = (morph_ends(model, *ends, replace(FULL, frames=n, reschedule=False)) for n in (2, 4))
+    two, four = (morph_prepared(model, *ends, replace(FULL, frames=n, reschedule=False)) for n in (2, 4))
     torch.testing.assert_close(two.latents, four.latents[[0, -1]], rtol=0, atol=1e-4)

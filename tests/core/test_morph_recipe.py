@@ -7,10 +7,22 @@ import torch
 
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
-from morph_pack.morph_core.models.backbone import Text, UnetBackbone
-from morph_pack.morph_core.recipes.morph import End, Morph, morph, morph_ends, prepare_end
+from morph_pack.morph_core.models.unet import UnetBackbone
+from morph_pack.morph_core.recipes.image import PreparedImage, prepare_image
+from morph_pack.morph_core.recipes.morph import Morph, morph, morph_prepared
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, sigmas_of
 from morph_pack.morph_core.toy.model import ToyModel
-from morph_tests.core.morphs import CAPTIONS, FULL, PLAIN, SHORT_FIT, VelocityModel, picture, small_model, two_ends
+from morph_tests.core.morphs import (
+    ALPHAS,
+    CAPTIONS,
+    FULL,
+    PLAIN,
+    SHORT_FIT,
+    VelocityModel,
+    picture,
+    small_model,
+    two_ends,
+)
 
 
 @pytest.fixture(params=[ToyModel])
@@ -29,29 +41,32 @@ def test_the_whole_recipe_is_its_parts_put_together(model):
     prepared = []
     for image, caption in zip(images, CAPTIONS, strict=True):
         latent, text = model.encode_images(image), model.encode_text([caption])
-        fitted = fit_lora(UnetBackbone(model.unet, model.train_alphas), latent, Text(text), SHORT_FIT)
-        prepared.append(End(latent, text, fitted.weights))
-    expected = morph_ends(model, *prepared, FULL)
+        fitted = fit_lora(model.backbone, latent, text, SHORT_FIT)
+        prepared.append(PreparedImage(latent, text, fitted.weights))
+    expected = morph_prepared(model, *prepared, FULL)
     torch.testing.assert_close(result.latents, expected.latents, rtol=0, atol=1e-5)
     assert result.alphas == pytest.approx(expected.alphas, abs=1e-5)
 
 
 def test_an_end_is_its_latent_its_text_and_its_lora(model):
-    end = prepare_end(model, picture(1), CAPTIONS[0], SHORT_FIT)
+    end = prepare_image(model, picture(1), CAPTIONS[0], SHORT_FIT)
     assert torch.equal(end.latent, model.encode_images(picture(1)))
-    assert torch.equal(end.text, model.encode_text([CAPTIONS[0]]))
-    fitted = fit_lora(UnetBackbone(model.unet, model.train_alphas), end.latent, Text(end.text), SHORT_FIT)
+    assert torch.equal(end.text.context, model.encode_text([CAPTIONS[0]]).context)
+    fitted = fit_lora(model.backbone, end.latent, end.text, SHORT_FIT)
     assert end.lora.keys() == fitted.weights.keys()
     assert all(torch.equal(end.lora[key], fitted.weights[key]) for key in end.lora)
-    assert prepare_end(model, picture(1), CAPTIONS[0], None).lora == {}
+    assert prepare_image(model, picture(1), CAPTIONS[0], None).lora == {}
 
 
 @pytest.mark.parametrize("model", [VelocityModel], indirect=True)
 def test_the_lora_of_a_velocity_model_is_fitted_to_velocities(model):
-    end = prepare_end(model, picture(1), CAPTIONS[0], SHORT_FIT)
+    end = prepare_image(model, picture(1), CAPTIONS[0], SHORT_FIT)
     fits = [
         fit_lora(
-            UnetBackbone(model.unet, model.train_alphas, prediction), end.latent, Text(end.text), SHORT_FIT
+            UnetBackbone(model.unet, VariancePreserving(sigmas_of(ALPHAS), prediction)),
+            end.latent,
+            end.text,
+            SHORT_FIT,
         ).weights
         for prediction in ("v_prediction", "epsilon")
     ]
@@ -126,17 +141,17 @@ def test_images_that_do_not_go_together_are_refused_and_shown(model, first, seco
 )
 def test_impossible_settings_are_refused(model, ends, change):
     with pytest.raises(InvalidInput):
-        morph_ends(model, *ends, replace(PLAIN, **change))
+        morph_prepared(model, *ends, replace(PLAIN, **change))
 
 
 @pytest.mark.parametrize("attention", [-0.4, 1.4])
 def test_a_share_of_steps_outside_0_to_1_is_refused(model, ends, attention):
     with pytest.raises(InvalidInput):
-        morph_ends(model, *ends, replace(PLAIN, attention=attention))
+        morph_prepared(model, *ends, replace(PLAIN, attention=attention))
 
 
 def test_exact_ends_are_the_images_whatever_the_last_alpha(model, ends):
-    result = morph_ends(model, *ends, replace(PLAIN, exact_ends=True, set_alpha_to_one=False))
+    result = morph_prepared(model, *ends, replace(PLAIN, exact_ends=True, set_alpha_to_one=False))
     images = torch.cat([end.latent for end in ends])
     torch.testing.assert_close(result.latents[[0, -1]], images, rtol=0, atol=1e-6)
 
@@ -144,13 +159,13 @@ def test_exact_ends_are_the_images_whatever_the_last_alpha(model, ends):
 @pytest.mark.parametrize("reschedule", [False, True])
 def test_exact_ends_are_the_images_and_the_frames_between_are_still_the_morphs(model, ends, reschedule):
     config = replace(FULL, reschedule=reschedule)
-    free, exact = (morph_ends(model, *ends, replace(config, exact_ends=on)) for on in (False, True))
+    free, exact = (morph_prepared(model, *ends, replace(config, exact_ends=on)) for on in (False, True))
     images = torch.cat([end.latent for end in ends])
     torch.testing.assert_close(exact.latents[[0, -1]], images, rtol=0, atol=1e-6)
     assert (free.latents[[0, -1]] - images).abs().amax((1, 2, 3)).min() > 1e-3
     if not reschedule:  # attention apart, which looks at the ends, they start and go as without
         alone = [
-            morph_ends(model, *ends, replace(config, attention=0.0, exact_ends=on)).latents[1:-1]
+            morph_prepared(model, *ends, replace(config, attention=0.0, exact_ends=on)).latents[1:-1]
             for on in (False, True)
         ]
         assert torch.equal(*alone)

@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.null_text import NullText, null_text_inversion
-from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.guidance import guided_denoiser
+from morph_pack.morph_core.sampling.null_text import NullText, null_text_denoiser, null_text_inversion
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_tests.networks import denoiser_of
 
 TRAIN_SIGMAS = sigmas_of(alphas_cumprod())
+SCHEDULE = VariancePreserving(TRAIN_SIGMAS)
 SIGMAS = ddim_sigmas(TRAIN_SIGMAS, 4)
 GUIDANCE = 5.0
 
@@ -27,11 +31,11 @@ def unet(small_unet):
 @pytest.fixture
 def way(unet):
     with torch.no_grad():
-        return ddim.trace(unet_denoiser(unet, POSITIVE, TRAIN_SIGMAS), normal(2, 4, 8, 8), SIGMAS)
+        return ddim.trace(denoiser_of(unet, POSITIVE, TRAIN_SIGMAS), normal(2, 4, 8, 8), SIGMAS, SCHEDULE)
 
 
 def of(unet):
-    return lambda embedding: unet_denoiser(unet, embedding, TRAIN_SIGMAS)
+    return lambda embedding: denoiser_of(unet, embedding, TRAIN_SIGMAS)
 
 
 def optimise(unet, way, negative=NEGATIVE, positive=POSITIVE, on_step=None, **settings):
@@ -42,13 +46,8 @@ def optimise(unet, way, negative=NEGATIVE, positive=POSITIVE, on_step=None, **se
 @torch.no_grad()
 def guided_end(unet, way, embeddings):
     """Guided DDIM from the noise, with an embedding a step."""
-    step_of = {float(sigma): i for i, sigma in enumerate(SIGMAS)}
-    told = of(unet)(POSITIVE)
-
-    def denoise(x, sigma):
-        untold = of(unet)(embeddings[step_of[float(sigma)]])(x, sigma)
-        return untold + GUIDANCE * (told(x, sigma) - untold)
-
+    unconditional = null_text_denoiser(of(unet), embeddings, SIGMAS)
+    denoise = guided_denoiser(unconditional, of(unet)(POSITIVE), GUIDANCE)
     return ddim.sample(denoise, way.noise, SIGMAS)
 
 
@@ -69,17 +68,19 @@ def published(unet, way, steps, rate, negative):
     for i in range(len(SIGMAS) - 1):
         embedding = embedding.clone().detach().requires_grad_()
         optimiser = torch.optim.Adam([embedding], lr=rate * (1 - i / 100))
-        told = predict(z, i, POSITIVE[:1]).detach()
+        conditional = predict(z, i, POSITIVE[:1]).detach()
         for _ in range(steps):
-            untold = predict(z, i, embedding)
-            loss = (previous(z, i, untold + GUIDANCE * (told - untold)) - z_of[i + 1]).square().mean()
+            unconditional = predict(z, i, embedding)
+            loss = (
+                (previous(z, i, unconditional + GUIDANCE * (conditional - unconditional)) - z_of[i + 1]).square().mean()
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         found.append((embedding.detach(), loss.item()))
         with torch.no_grad():
-            untold = predict(z, i, embedding)
-            z = previous(z, i, untold + GUIDANCE * (told - untold))
+            unconditional = predict(z, i, embedding)
+            z = previous(z, i, unconditional + GUIDANCE * (conditional - unconditional))
     return found
 
 
@@ -124,7 +125,9 @@ def test_a_row_stops_once_its_loss_is_small_enough(unet, way):
 
 def test_a_row_that_stopped_stays_while_others_go_on(unet, way):
     alone = [
-        optimise(unet, type(way)(way.latents[:, i : i + 1], SIGMAS, way.residuals), positive=POSITIVE[i : i + 1])
+        optimise(
+            unet, type(way)(way.latents[:, i : i + 1], SIGMAS, way.residuals, SCHEDULE), positive=POSITIVE[i : i + 1]
+        )
         for i in range(2)
     ]
     enough = float(torch.stack([result.losses[0, 0] for result in alone]).mean())
@@ -133,7 +136,7 @@ def test_a_row_that_stopped_stays_while_others_go_on(unet, way):
     for i in range(2):
         single = optimise(
             unet,
-            type(way)(way.latents[:, i : i + 1], SIGMAS, way.residuals),
+            replace(way, latents=way.latents[:, i : i + 1]),
             positive=POSITIVE[i : i + 1],
             **settings,
         )

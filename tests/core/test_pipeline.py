@@ -5,6 +5,7 @@ import torch
 
 from morph_pack.morph_core.errors import UnsupportedModel
 from morph_pack.morph_core.models.diffusers_pipeline import DiffusersPipeline
+from morph_pack.morph_core.sampling.schedule import sigmas_of
 
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
@@ -78,7 +79,7 @@ def test_captions_become_padded_text_embeddings(pipeline):
     ).input_ids
     with torch.no_grad():
         expected = pipeline.text_encoder(ids).last_hidden_state
-    embeddings = DiffusersPipeline(pipeline).encode_text(captions)
+    embeddings = DiffusersPipeline(pipeline).encode_text(captions).context
     assert embeddings.shape == (3, TOKENS, 16)
     torch.testing.assert_close(embeddings, expected)
     assert not embeddings.requires_grad
@@ -113,12 +114,12 @@ def test_a_half_precision_autoencoder_gives_and_takes_single_precision(pipeline)
 def test_schedule_and_prediction_are_the_schedulers(make_pipeline):
     pipeline = make_pipeline(beta_start=0.001, beta_end=0.02, prediction_type="v_prediction")
     model = DiffusersPipeline(pipeline)
-    assert model.prediction == "v_prediction"
-    assert torch.equal(model.train_alphas, pipeline.scheduler.alphas_cumprod)
-    assert model.unet is pipeline.unet
+    assert model.backbone.schedule.prediction == "v_prediction"
+    assert torch.equal(model.backbone.schedule.sigmas, sigmas_of(pipeline.scheduler.alphas_cumprod))
+    assert model.backbone.network is pipeline.unet
     # torch's own arithmetic of a linear schedule
     expected = (1 - torch.linspace(0.001, 0.02, 1000)).cumprod(0)
-    torch.testing.assert_close(model.train_alphas, expected)
+    torch.testing.assert_close(model.backbone.schedule.sigmas, sigmas_of(expected))
 
 
 def test_inpainting_unets_are_refused(make_pipeline, make_unet):
@@ -127,12 +128,18 @@ def test_inpainting_unets_are_refused(make_pipeline, make_unet):
         DiffusersPipeline(pipeline)
 
 
-def test_sdxl_unets_are_refused(make_pipeline, make_unet):
-    sdxl = make_unet(
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=64
-    )
-    with pytest.raises(UnsupportedModel, match="StableDiffusionPipeline"):
-        DiffusersPipeline(make_pipeline(sdxl))
+def test_unets_that_take_an_image_beside_the_prompt_are_refused(make_pipeline, make_unet):
+    unet = make_unet(addition_embed_type="image", encoder_hid_dim=16, encoder_hid_dim_type=None)
+    with pytest.raises(UnsupportedModel, match="StableDiffusionPipeline .* 4 channels and image beside the prompt"):
+        DiffusersPipeline(make_pipeline(unet))
+
+
+def test_a_words_tokens_are_found_in_its_prompts(pipeline):
+    model = DiffusersPipeline(pipeline)
+    source, edited = model.tokenize(["a b c", "a d c"])
+    assert len(source) == len(edited) == TOKENS
+    assert [i for i in range(TOKENS) if source[i] != edited[i]] == [2]
+    assert model.word_tokens("d") == [edited[2]]
 
 
 def test_pipelines_without_a_unet_are_refused():

@@ -4,14 +4,14 @@ import re
 import pytest
 import torch
 
+from morph_pack.morph_core.crop import CentreCrop, seen_by_vae
 from morph_pack.morph_core.dragging.points import (
     LONGEST_TEXT,
     MOST_POINTS,
-    CentreCrop,
     DragPoints,
     from_grid,
     parse_points,
-    seen_by_vae,
+    points_in_crop,
     to_grid,
 )
 from morph_pack.morph_core.errors import InvalidInput
@@ -286,7 +286,7 @@ def test_a_crop_is_of_the_middle(image):
 def test_a_place_keeps_its_pixel_in_the_crop():
     seen = CentreCrop((519, 515), (512, 512))
     points = parse_points(pixels((3, 1), (515, 513), (259, 257), (100, 200)), seen.image)
-    cropped = seen.points(points)
+    cropped = points_in_crop(points, seen)
     torch.testing.assert_close(cropped.handles, torch.tensor([[0.0, 0.0], [0.5, 0.5]]))
     torch.testing.assert_close(seen.pixels(cropped.targets), torch.tensor([[515.0, 513.0], [100.0, 200.0]]))
 
@@ -294,7 +294,9 @@ def test_a_place_keeps_its_pixel_in_the_crop():
 def test_a_crop_sees_what_the_cut_out_image_shows():
     image = torch.rand(515, 519, generator=torch.Generator().manual_seed(1))
     cut = image[1:513, 3:515]
-    inside = CentreCrop((519, 515), (512, 512)).points(parse_points(pixels((40.5, 7.5), (9.5, 99.5)), (519, 515)))
+    inside = points_in_crop(
+        parse_points(pixels((40.5, 7.5), (9.5, 99.5)), (519, 515)), CentreCrop((519, 515), (512, 512))
+    )
     for place, (x, y) in ((inside.handles, (40, 7)), (inside.targets, (9, 99))):
         column, row = to_grid(place, (512, 512))[0].round().int().tolist()
         assert cut[row, column] == image[y, x]
@@ -304,7 +306,7 @@ def test_points_on_the_part_that_is_cut_off_are_refused():
     seen = seen_by_vae((519, 515), SIXTY_FOUR_CELLS)
     for place in ((2, 100), (516, 100), (100, 0), (100, 514)):
         with pytest.raises(InvalidInput, match="points: pair 1 reaches into the border"):
-            seen.points(parse_points(pixels(place, (50, 50)), seen.image))
+            points_in_crop(parse_points(pixels(place, (50, 50)), seen.image), seen)
 
 
 @pytest.mark.parametrize(("image", "latent"), [((768, 512), (96, 64)), ((64, 64), (16, 16)), ((67, 66), (16, 16))])

@@ -10,15 +10,7 @@ from morph_pack.morph_core.attention.prompt_to_prompt import (
     layer_grid,
 )
 from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
-from morph_tests.core.word_maps import (
-    SIGMAS,
-    SIZE,
-    TOKENS,
-    identity,
-    keep_own,
-    maps,
-    randoms,
-)
+from morph_tests.core.word_maps import SIGMAS, SIZE, TOKENS, blended, identity, keep_own, maps, randoms
 
 # Settings and steps
 
@@ -135,7 +127,7 @@ def blending(**settings):
 
 def unchanged(run, x):
     """(h, w), where the blend leaves the edited row as it is."""
-    return (run.blend(x, SIGMAS[0])[1] == x[1]).all(0)
+    return (blended(run, x, SIGMAS[0])[1] == x[1]).all(0)
 
 
 @pytest.mark.parametrize(("threshold", "outposts"), [(0.3, ()), (0.2, ((0, 1, 3, 4), (1, 2, 3, 4)))])
@@ -146,9 +138,9 @@ def test_outside_the_mask_is_the_source_and_inside_is_untouched(threshold, outpo
     x = randoms(2, 4, 8, 8)
     half = square((8, 8), (0, 3, 0, 3), *outposts)
     inside = half.maximum(half.T).bool()
-    blended = run.blend(x, SIGMAS[0])
-    assert torch.equal(blended[0], x[0])
-    assert torch.equal(blended[1], torch.where(inside, x[1], x[0]))
+    after = blended(run, x, SIGMAS[0])
+    assert torch.equal(after[0], x[0])
+    assert torch.equal(after[1], torch.where(inside, x[1], x[0]))
 
 
 def test_maps_are_summed_over_the_steps():
@@ -186,8 +178,8 @@ def test_the_edited_row_s_map_is_taken_as_it_is_after_control():
     run, expected = blending(control=identity()), blending()
     run.cross(bright_map(0), bright_map(15), SIGMAS[0])
     expected.cross(bright_map(0), bright_map(0), SIGMAS[0])
-    assert torch.equal(run.blend(x, SIGMAS[0]), expected.blend(x, SIGMAS[0]))
-    assert (run.blend(x, SIGMAS[0])[1, :, -1, -1] == x[0, :, -1, -1]).all()
+    assert torch.equal(blended(run, x, SIGMAS[0]), blended(expected, x, SIGMAS[0]))
+    assert (blended(run, x, SIGMAS[0])[1, :, -1, -1] == x[0, :, -1, -1]).all()
 
 
 def test_the_maps_of_a_word_are_summed_and_one_prompt_s_words_are_enough():
@@ -203,7 +195,7 @@ def test_the_finest_layers_have_no_say_in_the_mask():
     run = blending()
     run.cross(maps(1, 2, 64, TOKENS), maps(1, 2, 64, TOKENS), SIGMAS[0])
     with pytest.raises(UnsupportedModel, match="no cross-attention at half"):
-        run.blend(randoms(2, 4, 8, 8), SIGMAS[0])
+        blended(run, randoms(2, 4, 8, 8), SIGMAS[0])
 
 
 def test_layers_of_every_coarse_resolution_of_odd_latents_are_counted():
@@ -211,7 +203,7 @@ def test_layers_of_every_coarse_resolution_of_odd_latents_are_counted():
     x = randoms(2, 4, 9, 5)
     for tokens in (15, 6):
         run.cross(maps(1, 2, tokens, TOKENS), maps(1, 2, tokens, TOKENS), SIGMAS[0])
-        assert run.blend(x, SIGMAS[0]).shape == x.shape
+        assert blended(run, x, SIGMAS[0]).shape == x.shape
 
 
 def test_nothing_is_blended_without_words_or_in_the_first_steps():
@@ -220,8 +212,8 @@ def test_nothing_is_blended_without_words_or_in_the_first_steps():
     late = blending(blend_after=0.2)
     for run in (without, late):
         run.cross(bright_map(0), bright_map(0), SIGMAS[0])
-    assert all(torch.equal(without.blend(x, sigma), x) for sigma in SIGMAS)
-    assert [torch.equal(late.blend(x, sigma), x) for sigma in SIGMAS[:10]] == [True] * 2 + [False] * 8
+    assert all(torch.equal(blended(without, x, sigma), x) for sigma in SIGMAS)
+    assert [torch.equal(blended(late, x, sigma), x) for sigma in SIGMAS[:10]] == [True] * 2 + [False] * 8
 
 
 def test_runs_do_not_share_what_they_have_seen():
@@ -230,9 +222,9 @@ def test_runs_do_not_share_what_they_have_seen():
     other = PromptToPrompt(edit, SIGMAS, SIZE)
     x = randoms(2, 4, 8, 8)
     alone.cross(bright_map(0), bright_map(0), SIGMAS[0])
-    expected = alone.blend(x, SIGMAS[0])
+    expected = blended(alone, x, SIGMAS[0])
     other.cross(bright_map(15), bright_map(15), SIGMAS[0])
     after_another.cross(bright_map(0), bright_map(0), SIGMAS[0])
-    assert torch.equal(after_another.blend(x, SIGMAS[0]), expected)
-    assert torch.equal(alone.blend(x, SIGMAS[0]), expected)
-    assert not torch.equal(other.blend(x, SIGMAS[0]), expected)
+    assert torch.equal(blended(after_another, x, SIGMAS[0]), expected)
+    assert torch.equal(blended(alone, x, SIGMAS[0]), expected)
+    assert not torch.equal(blended(other, x, SIGMAS[0]), expected)

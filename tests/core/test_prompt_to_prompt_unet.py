@@ -9,24 +9,18 @@ import torch
 from morph_pack.morph_core.attention.prompt_to_prompt import (
     Edit,
     PromptToPrompt,
-    as_source,
+    from_source,
     prompt_to_prompt,
 )
 from morph_pack.morph_core.attention.token_alignment import (
     word_control,
 )
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
+from morph_pack.morph_core.models.unet import attention_layers
 from morph_pack.morph_core.sampling.ddim import sample
 from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, sigmas_of
-from morph_tests.core.word_maps import (
-    SIGMAS,
-    SIZE,
-    TOKENS,
-    identity,
-    keep_own,
-    randoms,
-)
+from morph_tests.core.word_maps import SIGMAS, SIZE, TOKENS, identity, keep_own, randoms
+from morph_tests.networks import denoiser_of
 
 # On a UNet
 
@@ -50,7 +44,7 @@ def unet(make_unet):
 
 
 def called(unet, run, x, context, sigma=SIGMAS[0], **kwargs):
-    with prompt_to_prompt(unet, run, sigma):
+    with prompt_to_prompt(attention_layers(unet), run, sigma):
         return unet(x, 500, context, **kwargs).sample
 
 
@@ -176,7 +170,7 @@ def test_self_attention_has_the_source_s_maps_and_its_own_values_but_in_the_fine
 
 def test_a_row_asks_as_the_source_does():
     rows = randoms(3, 6, 8)
-    assert torch.equal(as_source(rows), torch.stack([rows[0]] * 3))
+    assert torch.equal(from_source(rows), torch.stack([rows[0]] * 3))
 
 
 @pytest.mark.parametrize(("factor", "matters"), [(0.0, False), (1.0, True)])
@@ -227,7 +221,7 @@ def test_nothing_is_left_behind(unet):
     x, context = latents(2), text(2)
     plain = unet(x, 500, context).sample
     called(unet, controls(), x, context)
-    with pytest.raises(KeyboardInterrupt), prompt_to_prompt(unet, controls(), SIGMAS[0]):
+    with pytest.raises(KeyboardInterrupt), prompt_to_prompt(attention_layers(unet), controls(), SIGMAS[0]):
         assert sum(unet.attn_processors[path] is not processor for path, processor in before.items()) == 10
         raise KeyboardInterrupt
     with pytest.raises(InvalidInput):
@@ -241,19 +235,19 @@ def test_nothing_is_left_behind(unet):
 
 
 def sampled(unet, run, x, context, sigmas):
-    denoise = unet_denoiser(unet, context, sigmas_of(alphas_cumprod()))
+    denoise = denoiser_of(unet, context, sigmas_of(alphas_cumprod()))
 
     def controlled(x, sigma):
-        with prompt_to_prompt(unet, run, sigma):
+        with prompt_to_prompt(attention_layers(unet), run, sigma):
             return denoise(x, sigma)
 
-    return sample(controlled, x, sigmas, adjust=lambda step, x: run.blend(x, sigmas[step]))
+    return sample(controlled, x, sigmas, corrections=[run.blend])
 
 
 def test_a_sampled_edit_leaves_the_source_and_what_is_outside_the_mask_alone(unet):
     sigmas = ddim_sigmas(sigmas_of(alphas_cumprod()), 5)
     x, context = latents(1).expand(2, -1, -1, -1) * sigmas[0], text(2)
-    source = sample(unet_denoiser(unet, context[:1], sigmas_of(alphas_cumprod())), x[:1], sigmas)
+    source = sample(denoiser_of(unet, context[:1], sigmas_of(alphas_cumprod())), x[:1], sigmas)
     edit = Edit(word_control([1, 2, 3, 4, 5], [1, 6, 3, 4, 5], "replace"))
     run = PromptToPrompt(replace(edit, source_blend=[1], edited_blend=[1], blend_threshold=0.9), sigmas, SIZE)
     result = sampled(unet, run, x, context, sigmas)

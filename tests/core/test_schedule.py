@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.sampling.schedule import alphas_cumprod, ddim_sigmas, latent_scale, sigmas_of, timestep_of
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
 
 
 def published_scheduler(**options):
@@ -37,7 +37,8 @@ def test_sigma_space_is_the_variance_preserving_latent_divided_by_the_root_of_al
     alpha = alphas_cumprod()[400]
     z0, noise = torch.randn(5), torch.randn(5)
     z = alpha.sqrt() * z0 + (1 - alpha).sqrt() * noise
-    torch.testing.assert_close(z / alpha.sqrt(), z0 + sigmas_of(alpha) * noise)
+    schedule = VariancePreserving(sigmas_of(alphas_cumprod()))
+    torch.testing.assert_close(z / alpha.sqrt(), schedule.noised(z0, noise, sigmas_of(alpha)))
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 30, 50, 100, 250, 333, 999])
@@ -59,8 +60,9 @@ def test_an_alpha_that_is_not_set_to_one_is_that_of_the_first_timestep():
 
 def test_the_scale_of_a_latent_is_one_over_the_root_of_its_alpha():
     alphas = alphas_cumprod().double()
-    torch.testing.assert_close(latent_scale(sigmas_of(alphas)), alphas**-0.5)
-    assert latent_scale(torch.tensor(0.0)) == 1
+    schedule = VariancePreserving(sigmas_of(alphas))
+    torch.testing.assert_close(schedule.scale(schedule.sigmas), alphas**-0.5)
+    assert schedule.scale(torch.tensor(0.0)) == 1
 
 
 def test_sigmas_fall_to_zero_and_keep_the_dtype():
@@ -78,24 +80,32 @@ def test_impossible_step_counts_are_refused(steps):
 
 def test_timestep_of_every_training_sigma_is_its_index():
     sigmas = sigmas_of(alphas_cumprod())
-    assert timestep_of(sigmas, sigmas).tolist() == list(range(1000))
+    assert VariancePreserving(sigmas).timestep(sigmas).tolist() == list(range(1000))
 
 
 @pytest.mark.parametrize(("share", "timestep"), [(0.25, 300), (0.49, 300), (0.51, 301), (0.75, 301)])
 def test_a_sigma_between_two_has_the_timestep_that_is_nearer_in_log_sigma(share, timestep):
     sigmas = sigmas_of(alphas_cumprod().double())
     between = sigmas[300] ** (1 - share) * sigmas[301] ** share
-    assert timestep_of(between, sigmas).item() == timestep
+    assert VariancePreserving(sigmas).timestep(between).item() == timestep
 
 
 def test_timesteps_stay_within_the_schedule():
     sigmas = sigmas_of(alphas_cumprod())
     outside = torch.tensor([0.0, 1e-6, 100.0, math.inf])
-    assert timestep_of(outside[:3], sigmas).tolist() == [0, 0, 999]
-    assert timestep_of(outside[3], sigmas).item() == 999
+    assert VariancePreserving(sigmas).timestep(outside[:3]).tolist() == [0, 0, 999]
+    assert VariancePreserving(sigmas).timestep(outside[3]).item() == 999
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
 def test_timestep_has_the_shape_of_sigma(shape):
     sigmas = sigmas_of(alphas_cumprod())
-    assert timestep_of(torch.full(shape, 2.0), sigmas).shape == shape
+    assert VariancePreserving(sigmas).timestep(torch.full(shape, 2.0)).shape == shape
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_error_scale_is_the_networks_error_over_that_of_its_estimate(prediction):
+    schedule = VariancePreserving(sigmas_of(alphas_cumprod()), prediction)
+    x, output, sigma = torch.randn(5), torch.randn(5), torch.tensor(1.7)
+    change = schedule.to_x0(x, output + 1, sigma) - schedule.to_x0(x, output, sigma)
+    torch.testing.assert_close(change.abs() * schedule.error_scale(sigma), torch.ones(5))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.sampling.schedule import alphas_cumprod
+from morph_pack.morph_core.sampling.schedule import alphas_cumprod, sigmas_of
 from morph_pack.morph_core.toy import model as toy
 from morph_pack.morph_core.toy.model import (
     IMAGE_SIZE,
@@ -103,7 +103,7 @@ def test_the_bundled_model_is_frozen_and_in_eval_mode(bundled):
 def test_shapes_of_the_bundled_model(bundled):
     images = torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
     latents = bundled.encode_images(images)
-    text = bundled.encode_text(["a happy red cat on mint", ""])
+    text = bundled.encode_text(["a happy red cat on mint", ""]).context
     assert latents.shape == (2, 4, IMAGE_SIZE // 4, IMAGE_SIZE // 4)
     assert text.shape == (2, MAX_TOKENS, TEXT_WIDTH)
     assert bundled.unet(latents, 500, text).sample.shape == latents.shape
@@ -129,8 +129,8 @@ def test_decoding_maps_minus_1_to_1_onto_0_to_1(bundled):
 
 
 def test_captions_are_encoded_each_for_itself(bundled):
-    both = bundled.encode_text(["a happy red cat on mint", "a sad blue mouse on sky"])
-    alone = bundled.encode_text(["a sad blue mouse on sky"])
+    both = bundled.encode_text(["a happy red cat on mint", "a sad blue mouse on sky"]).context
+    alone = bundled.encode_text(["a sad blue mouse on sky"]).context
     torch.testing.assert_close(both[1:], alone)
     assert (both[0] - both[1]).abs().max() > 1e-3
 
@@ -150,8 +150,8 @@ def test_unknown_words_are_refused(bundled):
 
 
 def test_its_schedule_is_stable_diffusions_and_it_predicts_noise(bundled):
-    assert torch.equal(bundled.train_alphas, alphas_cumprod())
-    assert bundled.prediction == "epsilon"
+    schedule = bundled.backbone.schedule
+    assert torch.equal(schedule.sigmas, sigmas_of(alphas_cumprod())) and schedule.prediction == "epsilon"
     assert isinstance(bundled, ToyModel)
 
 

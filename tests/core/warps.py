@@ -14,10 +14,12 @@ from torch.nn.functional import interpolate
 from morph_pack.morph_core.dragging.latent import DragLatent, published
 from morph_pack.morph_core.dragging.points import DragPoints, from_grid, to_grid
 from morph_pack.morph_core.dragging.tracking import motion_loss, sample_bilinear, track_points
+from morph_pack.morph_core.sampling.schedule import VariancePreserving
 
 CELLS = 32  # of the map, a side; the latent has 8
 GAIN = 20.0
 SIGMAS = torch.linspace(8, 4, 21)
+SCHEDULE = VariancePreserving(SIGMAS.flip(0))
 ONE_HANDLE = (((10, 12), (18, 16)),)
 FIVE_HANDLES = (((6, 6), (9, 9)), ((25, 6), (25, 11)), ((16, 16), (13, 16)), ((6, 25), (6, 22)), ((25, 25), (22, 25)))
 NEVER = replace(DragLatent(), learning_rate=1e-6, iterations=3)  # too slow to get anywhere

@@ -18,6 +18,11 @@ def clip(*words):
     return [START, *words] + [END] * (76 - len(words))
 
 
+def blended(run, x, sigma):
+    """What a last step, which leads to x itself, leads to with the local blend."""
+    return run.blend(x, torch.zeros_like(x), sigma, torch.zeros(()))
+
+
 def randoms(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

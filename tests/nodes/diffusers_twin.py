@@ -11,11 +11,12 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core.denoise import Denoise, Prediction, unet_denoiser
-from morph_pack.morph_core.models.backbone import Text
-from morph_pack.morph_core.sampling.schedule import sigmas_of
-from morph_pack.nodes.prompt import read_prompt
-from morph_pack.nodes.weights import computing_weights
+from morph_pack.morph_core.denoise import Denoise
+from morph_pack.morph_core.models.text import Text
+from morph_pack.morph_core.models.unet import unet_denoiser
+from morph_pack.morph_core.sampling.schedule import Prediction, VariancePreserving
+from morph_pack.nodes.host.prompt import read_prompt
+from morph_pack.nodes.host.weights import computing_weights
 from morph_tests.nodes.unet_bridge import build_shared_unet
 
 PREDICTIONS: dict[type, Prediction] = {
@@ -27,14 +28,13 @@ PREDICTIONS: dict[type, Prediction] = {
 @dataclass(frozen=True)
 class DiffusersTwin:
     unet: Any
-    train_alphas: Tensor
-    prediction: Prediction
+    schedule: VariancePreserving
     device: torch.device
 
     def denoiser(self, text: Text) -> Denoise:
         """SDXL's vector of pooled text and sizes is given whole, as `class_labels`."""
         added = {"class_labels": text.added["y"]} if "y" in text.added else {}
-        return unet_denoiser(self.unet, text.context, sigmas_of(self.train_alphas), self.prediction, added)
+        return unet_denoiser(self.unet, Text(text.context, added=added), self.schedule)
 
 
 @contextmanager
@@ -47,8 +47,8 @@ def diffusers_twin(model: Any) -> Iterator[DiffusersTwin]:
     with torch.inference_mode(False), torch.enable_grad():
         state = computing_weights(model.model.diffusion_model, model.load_device, dtype)
         unet = build_shared_unet(state, config, comfy.utils.unet_to_diffusers(config))
-        sigmas = sampling.sigmas.detach().cpu().clone()
-        yield DiffusersTwin(unet, 1 / (1 + sigmas**2), prediction, model.load_device)
+        schedule = VariancePreserving(sampling.sigmas.detach().cpu().clone(), prediction)
+        yield DiffusersTwin(unet, schedule, model.load_device)
 
 
 def through_twin(model: Any, x: Tensor, sigma: Tensor, positive: Any) -> Tensor:

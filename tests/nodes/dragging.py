@@ -8,10 +8,10 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core.denoise import Denoise, unet_denoiser
+from morph_pack.morph_core.denoise import Denoise
 from morph_pack.morph_core.dragging.latent import DragLatent
-from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import ToyModel
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes.graph import conditioning, latent, run
 
 STEPS, START = 10, 3
@@ -84,7 +84,7 @@ def ksampler_sigmas(model: Any, start: int = START, steps: int = STEPS) -> Tenso
 
 
 def toy_denoiser(core: ToyModel, text: Any = None) -> Denoise:
-    return unet_denoiser(core.unet, (text or conditioning())[0][0], sigmas_of(core.train_alphas))
+    return denoiser_of(core.unet, (text or conditioning())[0][0], core.backbone.schedule.sigmas)
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -22,9 +22,9 @@ from comfy_extras.nodes_train import SaveLoRA
 from torch import Tensor
 
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.nodes.bridge import scaled_latent, shadowed
-from morph_pack.nodes.prompt import read_prompt
-from morph_pack.nodes.sigmas import remaining_sigmas
+from morph_pack.nodes.host.backbone import scaled_latent, shadowed
+from morph_pack.nodes.host.prompt import read_prompt
+from morph_pack.nodes.host.sigmas import remaining_sigmas
 from morph_tests.checkpoints import FAMILIES, write_checkpoint
 from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.graph import drag_options, latent, normal, run, sample, stock, with_lora
@@ -151,7 +151,7 @@ def test_what_is_inverted_is_sampled_back(checkpoint: Checkpoint, size: tuple[in
         prompt = read_prompt(model, positive, "positive", image["samples"])
         with diffusers_twin(model) as twin, torch.no_grad():
             denoise = twin.denoiser(prompt.to(twin.device))
-            expected = ddim.invert(denoise, scaled_latent(model, image["samples"]), sigmas)
+            expected = ddim.invert(denoise, scaled_latent(model, image["samples"]), sigmas, twin.schedule)
     scale = EXPECTED[checkpoint.family][2]
     assert_close(noise["samples"] * scale, expected)
     back = sample(model, positive, noise["samples"], steps, start=start)
@@ -258,7 +258,7 @@ def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
     assert distance(pinned, empty) < 1e-5 < 0.02 < distance(model, empty)
     settings = {"cfg": cfg, "inner_steps": 4, "learning_rate": 0.02, "early_stop": 0.0, "budget": 0}
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=empty, **settings)
-    assert len(negative) == len(trajectory.way.sigmas) - 1
+    assert len(negative) == len(trajectory.trajectory.sigmas) - 1
     assert distance(model, negative) < 0.95 * distance(model, empty)
 
     prompts = {"source_prompt": "a photo of a cat", "edited_prompt": "a photo of a cat"}

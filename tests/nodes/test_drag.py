@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.dragging.latent import PUBLISHED, DragLatent, DragResult, drag_latent, published
 from morph_pack.morph_core.dragging.points import parse_points
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.blend import blended_loras, read_lora
 from morph_pack.morph_core.models.features import FEATURE_BLOCKS, up_block_features
 from morph_pack.morph_core.pictures.handle_tracks import colour_of
-from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
-from morph_pack.nodes.bridge import scaled_latent
+from morph_pack.nodes.host.backbone import scaled_latent
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.dragging import (
@@ -59,7 +58,9 @@ def core_drag(
     read = up_block_features(core.unet.up_blocks, toy_denoiser(core), block)
     x, points = image_latent["samples"].clone() * SCALE_FACTOR, parse_points(as_text(PAIRS), SIZE)
     with blended_loras(read_lora(lora, core.unet) if lora else {}, {}, (0.0,)):
-        return drag_latent(read, x, sigmas, points, config, None if mask is None else mask[None])
+        return drag_latent(
+            read, core.backbone.schedule, x, sigmas, points, config, None if mask is None else mask[None]
+        )
 
 
 def assert_is(dragged: Dragged, expected: DragResult) -> None:
@@ -99,11 +100,11 @@ class TestIsTheCores:
         noise = {"samples": 3 * normal(1, 4, 8, 12) / 0.18215}
         actual = drag(model, noise, objective="GoodDrag", options=options(**numbers))
         with torch.inference_mode(), diffusers_twin(model) as twin:
-            train_sigmas = sigmas_of(twin.train_alphas)
-            denoise = unet_denoiser(twin.unet, conditioning()[0][0], train_sigmas, "v_prediction")
+            train_sigmas = twin.schedule.sigmas
+            denoise = denoiser_of(twin.unet, conditioning()[0][0], train_sigmas, "v_prediction")
             config, points = replace(published("GoodDrag"), **numbers), parse_points(as_text(PAIRS), SIZE)
             read, x = up_block_features(twin.unet.up_blocks, denoise), scaled_latent(model, noise["samples"])
-            expected = drag_latent(read, x, ksampler_sigmas(model), points, config)
+            expected = drag_latent(read, twin.schedule, x, ksampler_sigmas(model), points, config)
         assert_close(actual.samples * 0.18215, torch.cat([expected.original, expected.dragged]), 1e-3)
 
     @pytest.mark.parametrize("block", FEATURE_BLOCKS)

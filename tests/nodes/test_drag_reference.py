@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from morph_pack.morph_core.attention.end_frames import mixed_self_attention
-from morph_pack.morph_core.denoise import unet_denoiser
+from morph_pack.morph_core.models.unet import attention_layers
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
-from morph_pack.nodes.bridge import scaled_latent
+from morph_pack.nodes.host.backbone import scaled_latent
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.dragging import (
@@ -47,7 +47,10 @@ class TestReferenceControl:
         (patched,) = run("AttentionKVInject", model=model, **KV_INJECT)
         frames = sample(patched, conditioning(), dragged.samples, STEPS, start=START)
         rows = dragged.samples.clone() * SCALE_FACTOR
-        with torch.no_grad(), mixed_self_attention(core.unet, (0.0, 0.0), blocks="last two up blocks"):
+        with (
+            torch.no_grad(),
+            mixed_self_attention(core.backbone.attention_layers(), (0.0, 0.0), blocks="last two up blocks"),
+        ):
             expected = ddim.sample(toy_denoiser(core), rows, ksampler_sigmas(model))
         assert_close(frames, expected / SCALE_FACTOR, 1e-3)
         plain = sample(model, conditioning(), dragged.samples, STEPS, start=START)
@@ -59,8 +62,8 @@ class TestReferenceControl:
         (patched,) = run("AttentionKVInject", model=sd1, **KV_INJECT)
         frames = sample(patched, conditioning(), noise, 2)
         with diffusers_twin(sd1) as twin, torch.no_grad():
-            denoise = unet_denoiser(twin.unet, conditioning()[0][0], sigmas_of(twin.train_alphas))
-            with mixed_self_attention(twin.unet, (0.0, 0.0), blocks="last two up blocks"):
+            denoise = denoiser_of(twin.unet, conditioning()[0][0], twin.schedule.sigmas)
+            with mixed_self_attention(attention_layers(twin.unet), (0.0, 0.0), blocks="last two up blocks"):
                 expected = ddim.sample(denoise, scaled_latent(sd1, noise), ksampler_sigmas(sd1, 0, 2))
         assert_close(frames, expected / 0.18215, 1e-4)
 
@@ -91,7 +94,10 @@ class TestReferenceControl:
             return uncond(x, sigma) + cfg * (cond(x, sigma) - uncond(x, sigma))
 
         rows = dragged.samples.clone() * SCALE_FACTOR
-        with torch.no_grad(), mixed_self_attention(core.unet, (0.0, 0.0), blocks="last two up blocks"):
+        with (
+            torch.no_grad(),
+            mixed_self_attention(core.backbone.attention_layers(), (0.0, 0.0), blocks="last two up blocks"),
+        ):
             assert_close(frames, ddim.sample(guided, rows, ksampler_sigmas(model)) / SCALE_FACTOR, 1e-3)
         alone = sample(model, conditioning(), dragged.samples[:1], STEPS, **settings)
         assert_close(frames[:1], alone, 1e-3)

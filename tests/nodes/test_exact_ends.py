@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.models.text import Text
 from morph_pack.morph_core.morphing.alphas import alpha_schedule
-from morph_pack.morph_core.recipes.morph import End, Morph, morph_ends
+from morph_pack.morph_core.recipes.image import PreparedImage
+from morph_pack.morph_core.recipes.morph import Morph, morph_prepared
 from morph_pack.morph_core.sampling import ddim
 from morph_pack.morph_core.sampling.null_text import NullText, null_text_inversion
-from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
-from morph_pack.morph_core.sampling.trajectory import Trajectory
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
 
@@ -48,14 +49,16 @@ def inverted(model: Any) -> Any:
 
 @pytest.mark.parametrize("iterations", [0, 2])
 def test_the_trajectory_is_the_cores(model: Any, core: ToyModel, iterations: int) -> None:
-    train_sigmas = sigmas_of(core.train_alphas)
-    denoise, sigmas = unet_denoiser(core.unet, POSITIVE[0][0], train_sigmas), ddim_sigmas(train_sigmas, STEPS)
+    train_sigmas = core.backbone.schedule.sigmas
+    denoise, sigmas = denoiser_of(core.unet, POSITIVE[0][0], train_sigmas), ddim_sigmas(train_sigmas, STEPS)
     with torch.no_grad():
-        expected = ddim.trace(denoise, IMAGE["samples"] * SCALE_FACTOR, sigmas, iterations=iterations)
+        expected = ddim.trace(
+            denoise, IMAGE["samples"] * SCALE_FACTOR, sigmas, core.backbone.schedule, iterations=iterations
+        )
     noise, trajectory, report = invert(model, fixed_point_iterations=iterations)
-    torch.testing.assert_close(trajectory.way.sigmas, sigmas)
-    torch.testing.assert_close(trajectory.way.latents, expected.latents, rtol=0, atol=1e-3)
-    torch.testing.assert_close(trajectory.way.residuals, expected.residuals, rtol=1e-2, atol=1e-5)
+    torch.testing.assert_close(trajectory.trajectory.sigmas, sigmas)
+    torch.testing.assert_close(trajectory.trajectory.latents, expected.latents, rtol=0, atol=1e-3)
+    torch.testing.assert_close(trajectory.trajectory.residuals, expected.residuals, rtol=1e-2, atol=1e-5)
     torch.testing.assert_close(noise["samples"] * SCALE_FACTOR, expected.noise, rtol=0, atol=1e-3)
     wanted = f"{float(expected.residuals.max()):.2g} at most" if iterations else "plain DDIM inversion"
     assert wanted in report
@@ -89,8 +92,8 @@ def test_what_the_others_see_of_the_row_is_the_true_trajectory(model: Any, inver
     watched = pin(model, trajectory)
     watched.set_model_unet_function_wrapper(watch)
     sample(watched, POSITIVE, noise["samples"], STEPS, negative=NEGATIVE, cfg=CFG)
-    assert len(seen) == len(trajectory.way.latents) - 1
-    torch.testing.assert_close(torch.stack(seen), trajectory.way.latents[:-1, 0], rtol=1e-4, atol=1e-4)
+    assert len(seen) == len(trajectory.trajectory.latents) - 1
+    torch.testing.assert_close(torch.stack(seen), trajectory.trajectory.latents[:-1, 0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_mask_says_where_the_row_may_differ(model: Any, inverted: Any) -> None:
@@ -138,22 +141,22 @@ def test_a_morph_with_pinned_ends_is_the_cores(model: Any, core: ToyModel) -> No
         assert psnr(result[row], image["samples"][0]) > 100
     config = Morph(frames=3, steps=STEPS, lora=None, adain=False, reschedule=False, exact_ends=True)
     ends = [
-        End(image["samples"] * SCALE_FACTOR, prompt[0][0], lora)
+        PreparedImage(image["samples"] * SCALE_FACTOR, Text(prompt[0][0]), lora)
         for image, prompt, lora in zip(images, prompts, loras, strict=True)
     ]
-    torch.testing.assert_close(result * SCALE_FACTOR, morph_ends(core, *ends, config).latents, rtol=0, atol=1e-3)
+    torch.testing.assert_close(result * SCALE_FACTOR, morph_prepared(core, *ends, config).latents, rtol=0, atol=1e-3)
 
 
 def test_null_text_is_the_cores(model: Any, core: ToyModel, inverted: Any) -> None:
     _, trajectory, _ = inverted
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=NEGATIVE, **NULL_TEXT)
-    train_sigmas = sigmas_of(core.train_alphas)
+    train_sigmas = core.backbone.schedule.sigmas
 
     def of(embedding: Tensor) -> Any:
-        return unet_denoiser(core.unet, embedding, train_sigmas)
+        return denoiser_of(core.unet, embedding, train_sigmas)
 
     config = NullText(CFG, 3, 0.05, 0.0)
-    way = Trajectory(trajectory.way.latents.clone(), trajectory.way.sigmas.clone(), trajectory.way.residuals.clone())
+    way = trajectory.trajectory.to("cpu")
     expected = null_text_inversion(of(POSITIVE[0][0]), of, NEGATIVE[0][0], way, config)
     assert len(negative) == len(expected.embeddings)
     for (embedding, _), own in zip(negative, expected.embeddings, strict=True):
@@ -189,7 +192,7 @@ def test_each_step_has_its_own_null_text_on_every_scheduler(model: Any, schedule
     settings = {**NULL_TEXT, "inner_steps": 1}
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=NEGATIVE, **settings)
     sampling = model.get_model_object("model_sampling")
-    for sigma, own in zip(trajectory.way.sigmas[:-1].tolist(), negative, strict=True):
+    for sigma, own in zip(trajectory.trajectory.sigmas[:-1].tolist(), negative, strict=True):
         active = [
             entry
             for entry in negative

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.morphing.alphas import alpha_schedule
-from morph_pack.nodes.frame_batches import PART, InParts
+from morph_pack.nodes.host.frame_batches import PART, InParts
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, normal, random_lora, run, sample
 

@@ -7,8 +7,8 @@ import torch
 
 from morph_pack.morph_core.errors import InvalidInput, MorphError, UnsupportedModel
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
-from morph_pack.nodes.inputs import KINDS, check_input
-from morph_pack.nodes.named_errors import LONGEST, named
+from morph_pack.nodes.host.inputs import KINDS, check_input
+from morph_pack.nodes.host.named_errors import LONGEST, named
 from morph_tests.nodes.graph import conditioning, latent, random_lora, run
 
 NAN, INF = float("nan"), float("inf")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.blend import blended_loras, read_lora
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, random_lora, run, sample, with_lora
 
@@ -31,10 +31,11 @@ def invert(model: Any, steps: int, start: int = 0, scheduler: str = "ddim_unifor
 
 @pytest.mark.parametrize("start", [0, 4])
 def test_it_is_the_cores_inversion(model: Any, core: ToyModel, start: int) -> None:
-    lora, train_sigmas = random_lora(0), sigmas_of(core.train_alphas)
-    denoise = unet_denoiser(core.unet, conditioning()[0][0], train_sigmas)
+    lora, train_sigmas = random_lora(0), core.backbone.schedule.sigmas
+    denoise = denoiser_of(core.unet, conditioning()[0][0], train_sigmas)
     with torch.no_grad(), blended_loras(read_lora(lora, core.unet), {}, (0.0,)):
-        expected = ddim.invert(denoise, latent()["samples"] * SCALE_FACTOR, ddim_sigmas(train_sigmas, 10)[start:])
+        sigmas = ddim_sigmas(train_sigmas, 10)[start:]
+        expected = ddim.invert(denoise, latent()["samples"] * SCALE_FACTOR, sigmas, core.backbone.schedule)
     actual = invert(with_lora(model, lora), 10, start)["samples"]
     torch.testing.assert_close(actual, expected / SCALE_FACTOR, rtol=0, atol=1e-3)
     assert (actual - invert(model, 10, start)["samples"]).abs().max() > 0.01

@@ -127,7 +127,7 @@ def test_steps_that_skip_some_of_the_inversions_are_refused_as_such(
 @pytest.mark.parametrize("end", [1, 7])
 def test_a_run_that_ends_early_leaves_the_row_where_the_inversion_passed(model: Any, inverted: Any, end: int) -> None:
     result = ksampler(pin(model, inverted), inverted[0]["samples"], end=end)
-    torch.testing.assert_close(result[0], inverted[1].way.latents[end, 0], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(result[0], inverted[1].trajectory.latents[end, 0], rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "heun", "euler_ancestral"])

@@ -16,8 +16,9 @@ from torch import Tensor
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.blend import LoraWeights
 from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
-from morph_pack.morph_core.models.backbone import Text, UnetBackbone
-from morph_pack.morph_core.sampling.schedule import alphas_cumprod
+from morph_pack.morph_core.models.text import Text
+from morph_pack.morph_core.models.unet import UnetBackbone
+from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.nodes.toy import _ToyConfig
 from morph_tests.nodes import models
@@ -55,7 +56,7 @@ def assert_same_lora(actual: Any, expected: Any) -> None:
 def test_it_is_the_cores_fit(model: Any, core: ToyModel) -> None:
     lora, loss = fit(model)
     image = latent(size=(8, 8))["samples"] * SCALE_FACTOR
-    expected = fit_lora(UnetBackbone(core.unet, core.train_alphas), image, Text(conditioning()[0][0]), FIT)
+    expected = fit_lora(core.backbone, image, Text(conditioning()[0][0]), FIT)
     assert_same_lora(lora, expected.weights)
     assert loss["loss"] == pytest.approx(expected.losses, abs=1e-6) and len(loss["loss"]) == FIT.steps
 
@@ -71,7 +72,8 @@ def test_it_follows_the_models_prediction_and_latent_format() -> None:
     names = comfy.utils.unet_to_diffusers(config)
     unet.load_state_dict({name: weights[names[name]].clone() for name in unet.state_dict()})
     image = latent(size=(8, 8))["samples"] * 0.18215
-    expected = fit_lora(UnetBackbone(unet, alphas_cumprod(), "v_prediction"), image, Text(conditioning()[0][0]), FIT)
+    schedule = VariancePreserving(sigmas_of(alphas_cumprod()), "v_prediction")
+    expected = fit_lora(UnetBackbone(unet, schedule), image, Text(conditioning()[0][0]), FIT)
     lora, loss = fit(model)
     assert loss["loss"] == pytest.approx(expected.losses, rel=1e-4)
     assert lora.keys() == expected.weights.keys()

@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from morph_pack.morph_core.attention.end_frames import BLOCKS, mixed_self_attention
-from morph_pack.morph_core.denoise import Denoise, unet_denoiser
+from morph_pack.morph_core.denoise import Denoise
 from morph_pack.morph_core.lora.blend import blended_loras, read_lora
 from morph_pack.morph_core.lora.fit import LoraFit
+from morph_pack.morph_core.models.text import Text
+from morph_pack.morph_core.models.unet import attention_layers
 from morph_pack.morph_core.morphing.adain import adain
 from morph_pack.morph_core.morphing.alphas import alpha_schedule
 from morph_pack.morph_core.morphing.blend_text import blend_text
 from morph_pack.morph_core.morphing.slerp import slerp
-from morph_pack.morph_core.recipes.morph import End, Morph, morph_ends, prepare_end
+from morph_pack.morph_core.recipes.image import PreparedImage, prepare_image
+from morph_pack.morph_core.recipes.morph import Morph, morph_prepared
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
-from morph_pack.nodes.bridge import scaled_latent
+from morph_pack.nodes.host.backbone import scaled_latent
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.diffusers_twin import diffusers_twin
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
@@ -69,22 +73,22 @@ def test_the_graph_makes_the_cores_morph(model: Any, core: ToyModel, config: Mor
     latents, prompts = [latent(0), latent(1)], [conditioning(0), conditioning(1)]
     loras = random_lora(0), random_lora(1, rank=6, skip=3)
     ends = [
-        End(image["samples"] * SCALE_FACTOR, prompt[0][0], lora)
+        PreparedImage(image["samples"] * SCALE_FACTOR, Text(prompt[0][0]), lora)
         for image, prompt, lora in zip(latents, prompts, loras, strict=True)
     ]
-    expected = morph_ends(core, ends[0], ends[1], config).latents / SCALE_FACTOR
+    expected = morph_prepared(core, ends[0], ends[1], config).latents / SCALE_FACTOR
     assert_close(morph_in_comfyui(model, latents, prompts, loras, config), expected, 1e-3)
 
 
 def test_every_ingredient_of_the_compared_morph_changes_it(core: ToyModel) -> None:
     """So that the comparison above would notice a node that does nothing."""
-    ends = [End(normal(1, 4, 8, 12, seed=i), conditioning(i)[0][0], random_lora(i)) for i in range(2)]
+    ends = [PreparedImage(normal(1, 4, 8, 12, seed=i), Text(conditioning(i)[0][0]), random_lora(i)) for i in range(2)]
     bare = [replace(end, lora={}) for end in ends]
-    full = morph_ends(core, ends[0], ends[1], PLAIN).latents
+    full = morph_prepared(core, ends[0], ends[1], PLAIN).latents
     without = {
-        "LoRAs": morph_ends(core, bare[0], bare[1], PLAIN),
-        "attention": morph_ends(core, ends[0], ends[1], replace(PLAIN, attention=0.0)),
-        "AdaIN": morph_ends(core, ends[0], ends[1], replace(PLAIN, adain=False)),
+        "LoRAs": morph_prepared(core, bare[0], bare[1], PLAIN),
+        "attention": morph_prepared(core, ends[0], ends[1], replace(PLAIN, attention=0.0)),
+        "AdaIN": morph_prepared(core, ends[0], ends[1], replace(PLAIN, adain=False)),
     }
     for name, result in without.items():
         assert (result.latents - full).abs().max() > 0.01, name
@@ -105,8 +109,8 @@ def test_from_drawings_to_frames(toy: tuple[Any, Any, Any], core: ToyModel) -> N
             latents += nodes.VAEEncode().encode(vae, image)
         settings = {"rank": fit.rank, "steps": fit.steps, "learning_rate": fit.learning_rate, "seed": fit.seed}
         loras.append(run("FitImageLora", model=model, latent=latents[-1], positive=prompts[-1], **settings)[0])
-        ends.append(prepare_end(core, image.movedim(-1, 1), caption, fit))
-    expected = morph_ends(core, ends[0], ends[1], PLAIN)
+        ends.append(prepare_image(core, image.movedim(-1, 1), caption, fit))
+    expected = morph_prepared(core, ends[0], ends[1], PLAIN)
     actual = morph_in_comfyui(model, latents, prompts, loras, PLAIN)
     assert_close(actual, expected.latents / SCALE_FACTOR, 1e-3)
     with torch.inference_mode():
@@ -161,9 +165,13 @@ def test_attention_kv_inject_is_the_cores(sd1: Any, blocks: str, strength: float
     alphas, noise, text = alpha_schedule(4), 10 * normal(4, 4, 8, 12), conditioning(rows=4)
     settings = {"strength": strength, "end_percent": 1.0, "blocks": blocks}
     frames = sample(run("AttentionKVInject", model=sd1, alphas=alphas, **settings)[0], text, noise, 2)
-    with diffusers_twin(sd1) as twin, torch.no_grad(), mixed_self_attention(twin.unet, alphas, strength, blocks):
-        train_sigmas = sigmas_of(twin.train_alphas)
-        denoise = unet_denoiser(twin.unet, text[0][0], train_sigmas)
+    with (
+        diffusers_twin(sd1) as twin,
+        torch.no_grad(),
+        mixed_self_attention(attention_layers(twin.unet), alphas, strength, blocks),
+    ):
+        train_sigmas = twin.schedule.sigmas
+        denoise = denoiser_of(twin.unet, text[0][0], train_sigmas)
         expected = ddim.sample(denoise, scaled_latent(sd1, noise), ddim_sigmas(train_sigmas, 2)) / 0.18215
     assert_close(frames, expected, 1e-4)
 
@@ -221,15 +229,18 @@ def test_guidance_treats_cond_and_uncond_rows_as_two_runs_of_the_frames(model: A
     frames = sample(watched, positive, noise, STEPS, negative=negative, cfg=cfg)
     assert all(len(chunk) == 2 for chunk in chunks) and len(chunks) == STEPS
 
-    train_sigmas = sigmas_of(core.train_alphas)
+    train_sigmas = core.backbone.schedule.sigmas
     text = blend_text(prompts[0][0][0], prompts[1][0][0], alphas)
     layers = [read_lora(lora, core.unet) for lora in loras]
 
     def alone(text: Tensor) -> Denoise:
-        denoise = unet_denoiser(core.unet, text, train_sigmas)
+        denoise = denoiser_of(core.unet, text, train_sigmas)
 
         def patched_denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            with blended_loras(*layers, alphas), mixed_self_attention(core.unet, alphas, 1.0, "all blocks"):
+            with (
+                blended_loras(*layers, alphas),
+                mixed_self_attention(core.backbone.attention_layers(), alphas, 1.0, "all blocks"),
+            ):
                 return denoise(x, sigma)
 
         return patched_denoise

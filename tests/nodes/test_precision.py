@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from morph_pack.nodes.bridge import shadowed
+from morph_pack.nodes.host.backbone import shadowed
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, drag_options, latent, normal, run, sample
 

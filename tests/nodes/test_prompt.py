@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.nodes.prompt import read_prompt
+from morph_pack.nodes.host.prompt import read_prompt
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, latent, normal
 from morph_tests.nodes.test_shadow import POOLED, assert_same_output, through_comfyui, through_shadow

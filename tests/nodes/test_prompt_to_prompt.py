@@ -12,11 +12,11 @@ from torch import Tensor
 
 from morph_pack.morph_core.attention.prompt_to_prompt import Edit, PromptToPrompt, prompt_to_prompt
 from morph_pack.morph_core.attention.token_alignment import token_scale, word_control
-from morph_pack.morph_core.denoise import unet_denoiser
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import ddim_sigmas, sigmas_of
-from morph_pack.morph_core.sampling.trajectory import put_back
+from morph_pack.morph_core.sampling.direct_inversion import DirectInversion
+from morph_pack.morph_core.sampling.guidance import guided_denoiser
+from morph_pack.morph_core.sampling.schedule import ddim_sigmas
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_pack.morph_core.toy.words import tokenize, word_tokens
 from morph_tests.nodes import models
@@ -63,32 +63,26 @@ def sampled(patched: Any, clip: Any, noise: Tensor, cfg: float = CFG) -> Tensor:
 
 @torch.no_grad()
 def expected(core: ToyModel, inverted: Any, changes: dict[str, Any], cfg: float, pinned: bool) -> Tensor:
-    """The core's edit, as diffusers computes it: guidance by hand, the control in the told pass only."""
+    """The core's edit, as diffusers computes it: the control in the conditional pass only."""
     settings = {**SETTINGS, **changes}
     source, edited = tokenize([settings["source_prompt"], settings["edited_prompt"]])
     factors = {"rabbit": 2.5} if settings["reweight"] else {}
     control = word_control(source, edited, settings["alignment"], token_scale(factors, word_tokens, edited))
     words = [3, 4] if settings["blend_words"] else []  # the colour, which both have, and the animal
     edit = Edit(control, settings["cross_percent"], settings["self_percent"], words, words, settings["blend_threshold"])
-    train_sigmas = sigmas_of(core.train_alphas)
-    sigmas = ddim_sigmas(train_sigmas, STEPS)
+    sigmas = ddim_sigmas(core.backbone.schedule.sigmas, STEPS)
     run = PromptToPrompt(edit, sigmas, (8, 12))
-    told = unet_denoiser(
-        core.unet, core.encode_text([settings["source_prompt"], settings["edited_prompt"]]), train_sigmas
-    )
-    untold = unet_denoiser(core.unet, core.encode_text([""]), train_sigmas)
+    prompts = core.encode_text([settings["source_prompt"], settings["edited_prompt"]])
+    both, empty = core.backbone.denoiser(prompts), core.backbone.denoiser(core.encode_text([""]))
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        with prompt_to_prompt(core.unet, run, sigma):
-            with_text = told(x, sigma)
-        return with_text if cfg == 1 else torch.lerp(untold(x, sigma), with_text, cfg)
+    def controlled(x: Tensor, sigma: Tensor) -> Tensor:
+        with prompt_to_prompt(core.backbone.attention_layers(), run, sigma):
+            return both(x, sigma)
 
-    def adjust(step: int, x: Tensor) -> Tensor:
-        if pinned:
-            x = put_back(x, {0: inverted[1].way}, step)
-        return run.blend(x, sigmas[step])
-
-    return ddim.sample(denoise, twice(inverted) * SCALE_FACTOR, sigmas, adjust=adjust) / SCALE_FACTOR
+    denoise = guided_denoiser(empty, controlled, cfg)
+    corrections = [DirectInversion({0: inverted[1].trajectory})] if pinned else []
+    x = twice(inverted) * SCALE_FACTOR
+    return ddim.sample(denoise, x, sigmas, corrections=[*corrections, run.blend]) / SCALE_FACTOR
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from comfy.patcher_extension import PatcherInjection
 from torch import Tensor
 
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.nodes.bridge import scaled_latent, shadowed
-from morph_pack.nodes.prompt import read_prompt
-from morph_pack.nodes.shadow import shadow_model
+from morph_pack.nodes.host.backbone import scaled_latent, shadowed
+from morph_pack.nodes.host.prompt import read_prompt
+from morph_pack.nodes.host.shadow import shadow_model
 from morph_tests.nodes import models
 from morph_tests.nodes.diffusers_twin import through_twin
 from morph_tests.nodes.graph import conditioning, diffusion_model, hooks_on, latent, normal, random_lora, with_lora
@@ -173,7 +173,7 @@ def test_the_error_scale_is_the_predictions() -> None:
     sigma = torch.tensor(2.0)
     for model, expected in ((models.sd1(), 1 / 2), (models.sd2(), 5**0.5 / 2)):
         with torch.inference_mode(), shadowed(model) as backbone:
-            assert backbone.error_scale(sigma).item() == pytest.approx(expected)
+            assert backbone.schedule.error_scale(sigma).item() == pytest.approx(expected)
 
 
 def test_inference_mode_comes_back_after_an_error(model: Any) -> None:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from morph_pack.morph_core.denoise import unet_denoiser
-from morph_pack.morph_core.sampling.schedule import sigmas_of
 from morph_pack.morph_core.toy.drawing import one_drawing
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, SCALE_FACTOR, ToyModel
+from morph_tests.networks import denoiser_of
 from morph_tests.nodes.graph import latent, normal, run
 
 
@@ -23,7 +22,7 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 def test_clip_is_the_cores_text_encoder(toy: tuple[Any, Any, Any], core: ToyModel, text: str) -> None:
     with torch.inference_mode():
         ((embedding, _),) = nodes.CLIPTextEncode().encode(toy[1], text)[0]
-    assert_close(embedding, core.encode_text([text]))
+    assert_close(embedding, core.encode_text([text]).context)
 
 
 def test_vae_is_the_cores_autoencoder(toy: tuple[Any, Any, Any], core: ToyModel) -> None:
@@ -37,13 +36,13 @@ def test_vae_is_the_cores_autoencoder(toy: tuple[Any, Any, Any], core: ToyModel)
 
 @pytest.mark.parametrize("timestep", [0, 500, 999])
 def test_model_is_the_cores_unet(model: Any, core: ToyModel, timestep: int) -> None:
-    sigmas = sigmas_of(core.train_alphas)
+    sigmas = core.backbone.schedule.sigmas
     assert_close(model.get_model_object("model_sampling").sigmas, sigmas)
     x, text = normal(2, 4, 8, 12) * (1 + sigmas[timestep]), normal(2, 8, 64)
     with torch.inference_mode():
         actual = model.model.apply_model(x, sigmas[timestep].expand(2), c_crossattn=text)
     with torch.no_grad():
-        assert_close(actual, unet_denoiser(core.unet, text, sigmas)(x, sigmas[timestep]))
+        assert_close(actual, denoiser_of(core.unet, text, sigmas)(x, sigmas[timestep]))
 
 
 def test_a_drawing_is_an_image_of_the_toys_size_with_a_caption_that_it_understands(
@@ -53,7 +52,7 @@ def test_a_drawing_is_an_image_of_the_toys_size_with_a_caption_that_it_understan
     image, caption = run("ToyDrawing", **picture, seed=1)
     assert image.shape == (1, IMAGE_SIZE, IMAGE_SIZE, 3) and 0 <= image.min() and image.max() <= 1
     assert all(word in caption for word in picture.values())
-    assert core.encode_text([caption]).shape[0] == 1
+    assert len(core.encode_text([caption]).context) == 1
     assert torch.equal(image, run("ToyDrawing", **picture, seed=1)[0])
     assert not torch.equal(image, run("ToyDrawing", **picture, seed=2)[0])
 

@@ -19,7 +19,7 @@ from comfy_extras import nodes_torch_compile
 from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.nodes.uncompiled import EAGER
+from morph_pack.nodes.host.uncompiled import EAGER
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import ATTENTION, conditioning, normal, run, sample, with_lora
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.nodes.shadow import ordinary_alias
+from morph_pack.nodes.host.shadow import ordinary_alias
 from morph_tests.nodes.unet_bridge import build_shared_unet, diffusers_config
 
 SD1 = {  # two levels, attention on the first only, heads by number and convolutions around the transformers

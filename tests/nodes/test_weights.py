@@ -10,8 +10,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.nodes.bridge import shadowed
-from morph_pack.nodes.weights import computing_weights
+from morph_pack.nodes.host.backbone import shadowed
+from morph_pack.nodes.host.weights import computing_weights
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import conditioning, normal, random_lora, with_lora
 from morph_tests.nodes.test_shadow import assert_same_output, through_comfyui, through_shadow

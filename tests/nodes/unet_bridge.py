@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from morph_pack.morph_core.errors import UnsupportedModel
-from morph_pack.nodes.shadow import ordinary_alias
+from morph_pack.nodes.host.shadow import ordinary_alias
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

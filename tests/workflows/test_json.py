@@ -1,68 +1,30 @@
 """The example workflows are whole: files, links, node types, slots and widgets. With ComfyUI, as it defines them."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from morph_tests.comfy_host import REPOSITORY, ComfyHost
-
-Workflow = dict[str, Any]
-Definitions = dict[str, dict[str, Any]]
+from morph_tests.comfy_host import REPOSITORY
+from morph_tests.workflows.schemas import (
+    OUR_NODES,
+    UPLOAD,
+    Definitions,
+    Workflow,
+    backend_nodes,
+    defined_inputs,
+    defined_widgets,
+    is_allowed,
+)
 
 FILES = sorted((REPOSITORY / "example_workflows").glob("*.json"))
-OUR_NODES = {
-    node_id
-    for source in (REPOSITORY / "nodes").glob("*.py")
-    for node_id in re.findall(r'node_id="(\w+)"', source.read_text(encoding="utf-8"))
-}
-FRONT_END_NODES = {"MarkdownNote"}
 OPTIONAL = 7  # the shape of a slot that may stay empty
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"  # a choice that brings inputs of its own; older ComfyUIs have a COMBO there
-EXTRA_WIDGETS = ("control_after_generate", "image_upload")  # options that give an input a second widget
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
 def workflow(request: pytest.FixtureRequest) -> Workflow:
     return json.loads(request.param.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def definitions(comfyui: ComfyHost) -> Definitions:
-    """Every node's definition, from a real ComfyUI with this pack."""
-    return comfyui.object_info()
-
-
-def backend_nodes(workflow: Workflow) -> list[dict[str, Any]]:
-    return [node for node in workflow["nodes"] if node["type"] not in FRONT_END_NODES]
-
-
-def defined_inputs(definition: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Name -> type and options."""
-    inputs = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
-    return {
-        name: ("COMBO" if isinstance(kind, list) or kind == DYNAMIC_COMBO else kind, rest[0] if rest else {})
-        for name, (kind, *rest) in inputs.items()
-    }
-
-
-def defined_widgets(definition: dict[str, Any]) -> list[tuple[str, dict[str, Any]] | None]:
-    """Type and options of each value in `widgets_values`; None for one that belongs to no input."""
-    widgets: list[tuple[str, dict[str, Any]] | None] = []
-    for kind, options in defined_inputs(definition).values():
-        if kind in WIDGETS:
-            widgets.append((kind, options))
-            widgets += [None for extra in EXTRA_WIDGETS if options.get(extra)]
-    return widgets
-
-
-def is_allowed(value: Any, kind: str, options: dict[str, Any]) -> bool:
-    if kind in ("INT", "FLOAT"):
-        return options.get("min", value) <= value <= options.get("max", value)
-    return isinstance(value, bool if kind == "BOOLEAN" else str)
 
 
 def source(workflow: Workflow, node: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +120,7 @@ def test_slots_are_those_comfyui_defines(workflow: Workflow, definitions: Defini
     """ComfyUI's own nodes gain inputs and outputs from version to version: theirs begin with those in the file."""
     for node in backend_nodes(workflow):
         definition = definitions[node["type"]]
-        inputs = {slot["name"]: slot["type"] for slot in node["inputs"] if slot["type"] != "IMAGEUPLOAD"}
+        inputs = {slot["name"]: slot["type"] for slot in node["inputs"] if slot["type"] != UPLOAD}
         outputs = [slot["type"] for slot in node["outputs"]]
         defined = {name: kind for name, (kind, _) in defined_inputs(definition).items()}
         assert inputs.items() <= defined.items(), node["type"]
@@ -176,4 +138,4 @@ def test_widget_values_are_those_comfyui_defines(workflow: Workflow, definitions
         assert len(values) == len(widgets) or node["type"] not in OUR_NODES, node["type"]
         assert len(values) <= len(widgets), node["type"]
         for value, widget in zip(values, widgets, strict=False):
-            assert widget is None or is_allowed(value, *widget), f"{node['type']}: {value!r}"
+            assert is_allowed(value, widget), f"{node['type']}: {value!r}"

@@ -1,0 +1,91 @@
+"""Between ComfyUI's values and the core's: unwrapping with checks, wrapping, progress and cancelling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...morph_core.errors import InvalidInput, shown
+from ...morph_core.morphing.alphas import Alphas, check_alphas
+from .versions import stock_name
+
+CATEGORY = "morph & drag"
+AlphasType = io.Custom("ALPHAS")
+
+
+def latent_batch(latent: dict[str, Any], name: str) -> Tensor:
+    """The samples (B, C, H, W) of a LATENT. name: of the input, for errors."""
+    samples = latent["samples"]
+    if samples.ndim != 4:
+        raise InvalidInput(f"{name} must be a latent of images (B, C, H, W), got shape {tuple(samples.shape)}")
+    return samples
+
+
+def single_latent(latent: dict[str, Any], name: str) -> Tensor:
+    """The samples (1, C, H, W) of a LATENT that must be of one image."""
+    samples = latent_batch(latent, name)
+    if len(samples) != 1:
+        raise InvalidInput(
+            f"{name} must hold one image, got a batch of {len(samples)}; pick one with {stock_name('LatentFromBatch')}"
+        )
+    return samples
+
+
+def latent_pair(start: dict[str, Any], end: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The samples of the inputs `start` and `end`: one image each, of one size."""
+    a, b = single_latent(start, "start"), single_latent(end, "end")
+    if a.shape != b.shape:
+        raise InvalidInput(
+            f"start and end must have the same size and channels, got {_size(a)} and {_size(b)}; "
+            "scale or crop the images to one size before VAE Encode"
+        )
+    return a, b
+
+
+def _size(samples: Tensor) -> str:
+    _, channels, height, width = samples.shape
+    return f"{width}x{height} with {channels} channels"
+
+
+def image_of_one(images: Tensor, name: str) -> Tensor:
+    """The one picture (H, W, 3) of an IMAGE. name: of the input, for errors."""
+    if images.ndim != 4 or images.shape[-1] < 3 or not images.shape[1] * images.shape[2]:
+        raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3) of some pixels, got shape {tuple(images.shape)}")
+    if len(images) != 1:
+        raise InvalidInput(
+            f"{name} must hold one picture, got a batch of {len(images)}; pick one with {stock_name('ImageFromBatch')}"
+        )
+    return images[0, ..., :3]
+
+
+def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dict[str, Any]]:
+    """The one (embedding (1, T, D), options) of a CONDITIONING of one prompt."""
+    if len(conditioning) != 1:
+        raise InvalidInput(f"{name} must be one prompt's conditioning, got {len(conditioning)} combined")
+    embedding, options = conditioning[0]
+    if len(embedding) != 1:
+        raise InvalidInput(f"{name} must be one prompt's conditioning, got a batch of {len(embedding)}")
+    return embedding, options
+
+
+def alphas_input(alphas: Any) -> Alphas:
+    """The value of an input `alphas`, checked; lists and tensors of other makers are welcome."""
+    numbers = alphas.tolist() if isinstance(alphas, Tensor) else alphas
+    is_list = isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers)
+    if not is_list:
+        raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {shown(alphas)}")
+    return check_alphas(numbers)
+
+
+def progress(steps: int) -> Callable[..., None]:
+    """An `on_step` that moves the node's progress bar; raises ComfyUI's own exception on Cancel."""
+    bar = comfy.utils.ProgressBar(steps)
+
+    def on_step(done: int, total: int, *_: Any) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return on_step

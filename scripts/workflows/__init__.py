@@ -1,0 +1,1 @@
+"""The example workflows' generator: descriptions, and what turns them into the front end's files."""

@@ -1,0 +1,1 @@
+"""Parts are the pieces that several workflows are made of."""

@@ -1,0 +1,81 @@
+"""A morph blends what is known of images "A" and "B" by alphas, and samples all frames at once.
+
+`tag` ends the names of a pass's nodes where there are several passes.
+"""
+
+from ..description import GREEN, NARROW, RED, Group, Node, Workflow
+from .inversion import inverted_image
+from .pictures import BLUE_RABBIT, RED_CAT, toy_source
+from .sampling import decoded, empty_prompt, ksampler
+
+TOY_ENDS = [
+    inverted_image("A", toy_source("A", RED_CAT), 100, 0.001),
+    inverted_image("B", toy_source("B", BLUE_RABBIT), 100, 0.001),
+]
+
+
+def schedule() -> Node:
+    """Alpha Schedule gives 16 frames equal steps of alpha."""
+    return Node("alphas", "MorphDragAlphaSchedule", {}, {"frames": 16, "easing": "linear"})
+
+
+def reschedule() -> Node:
+    """Reschedule Alphas measures the first pass's frames, and shows its plot by itself."""
+    links = {"images": "frames 1", "alphas": "alphas"}
+    return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
+
+
+def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0) -> Group:
+    """A pass's frames start from blended noise and are told blended prompts by a model with blended LoRAs."""
+    rows = [
+        [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch)],
+        [_prompts(tag, alphas.name), empty_prompt(tag)],
+        _noise(tag, alphas.name),
+    ]
+    first = [alphas, None, None] if alphas.spans else [None, alphas, None]
+    return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
+
+
+def _loras(tag: str, alphas: str) -> Node:
+    """LoRA Blend gives each frame its share of both LoRAs."""
+    links = {"model": "model.MODEL", "start": "A LoRA", "end": "B LoRA", "alphas": alphas}
+    return Node(f"LoRAs{tag}", "MorphDragLoraBlend", links, width=NARROW)
+
+
+def _injection(tag: str, alphas: str, frames_per_batch: int) -> Node:
+    """Attention KV Inject gives each frame its share of the ends' keys and values, as published."""
+    links = {"model": f"LoRAs{tag}", "alphas": alphas}
+    numbers = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks", "frames_per_batch": frames_per_batch}
+    return Node(f"patched{tag}", "MorphDragAttentionKVInject", links, numbers)
+
+
+def _prompts(tag: str, alphas: str) -> Node:
+    """Blend Conditioning gives each frame its share of both prompts."""
+    links = {"start": "A prompt", "end": "B prompt", "alphas": alphas}
+    return Node(f"prompts{tag}", "MorphDragBlendConditioning", links, width=NARROW)
+
+
+def _noise(tag: str, alphas: str) -> list[Node]:
+    """Slerp Latents blends the two noises, and AdaIN their statistics."""
+    ends = {"start": "A noise", "end": "B noise", "alphas": alphas}
+    blended = Node(f"noise{tag}", "MorphDragSlerpLatents", ends, width=NARROW)
+    return [blended, Node(f"styled{tag}", "MorphDragAdaIN", {"frames": blended.name, **ends}, {"strength": 1.0})]
+
+
+def sample(title: str, tag: str, model: str = "patched") -> Group:
+    """One KSampler run samples all frames of a pass."""
+    prompts = {"positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
+    sampler = ksampler(f"latents{tag}", {"model": f"{model}{tag}", **prompts, "latent_image": f"styled{tag}"})
+    return Group(title, RED, [[sampler, decoded(f"frames{tag}", sampler.name)]])
+
+
+def two_passes(first: Group, second: Group, frames_per_batch: int = 0) -> Workflow:
+    """The second pass, in even steps, stands below the first, and each before its result."""
+    return [
+        [
+            blend("First pass: blend", " 1", schedule(), frames_per_batch),
+            blend("Second pass: blend", " 2", reschedule(), frames_per_batch),
+        ],
+        [sample("First pass: sample", " 1"), sample("Second pass: sample", " 2")],
+        [first, second],
+    ]

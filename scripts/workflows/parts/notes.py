@@ -1,0 +1,14 @@
+"""A note explains a workflow on its canvas; its text is a Markdown file beside the workflow's description."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ..description import NOTE_TYPE, Group, Node
+from .models import Checkpoint
+
+
+def note(description: str, height: int, checkpoint: Checkpoint | None = None) -> Group:
+    """The text comes from beside `description`, a module's __file__, and can name what a checkpoint has: {file}."""
+    text = Path(description).with_suffix(".md").read_text(encoding="utf-8")
+    told = text.format_map(asdict(checkpoint)) if checkpoint else text
+    return Group("", "", [[Node("note", NOTE_TYPE, {}, {"text": told}, 460, height, title="How to use this workflow")]])
