@@ -109,6 +109,7 @@ def errors_of(host: ComfyHost, prompt: Prompt) -> tuple[str, list[str]]:
     return prompt_id, errors
 
 
+@pytest.mark.slow
 class TestInComfyUI:
     def test_without_points_the_user_is_told_and_the_picker_gets_its_picture(self, comfyui: ComfyHost) -> None:
         prompt_id, errors = errors_of(comfyui, prompt(""))

@@ -16,6 +16,7 @@ from morph_tests.comfy_host import ComfyHost, Prompt, Run
 
 FAMILIES = ("sd15", "sd21_768", "sdxl")  # sd21_base: the network of sd21_768, the prediction of sd15
 STEPS, FRAMES = 4, 4
+pytestmark = pytest.mark.slow
 SIZE = (104, 72)  # pixels, odd multiples of 8
 SPACING = {"steps": STEPS, "scheduler": "ddim_uniform"}
 NUMBERS = ("learning_rate", "motion_radius", "drag_distance", "tracking_radius", "drags_per_tracking", "levels")

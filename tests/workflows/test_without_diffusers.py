@@ -9,6 +9,7 @@ import pytest
 from morph_tests.comfy_host import ComfyHost, running_comfyui, why_comfyui_cannot_run
 from morph_tests.promises import absent
 
+pytestmark = pytest.mark.slow
 FORBIDDEN = ("diffusers", "peft", "lpips")
 SPACING = {"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 4}
 
