@@ -12,3 +12,4 @@ check:
 format:
 	.venv/bin/python -m ruff check --fix .
 	.venv/bin/python -m ruff format .
+	npx --no biome check --write

@@ -16,7 +16,7 @@ export function drawMask(canvas, alpha, tint) {
   const scale = Math.min(1, LONGEST_SIDE / Math.max(alpha.naturalWidth, alpha.naturalHeight));
   canvas.width = Math.max(1, Math.round(alpha.naturalWidth * scale));
   canvas.height = Math.max(1, Math.round(alpha.naturalHeight * scale));
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", { willReadFrequently: true }));
   context.fillStyle = tint;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.globalCompositeOperation = "destination-out";
@@ -24,6 +24,7 @@ export function drawMask(canvas, alpha, tint) {
   return hasVisiblePixel(context.getImageData(0, 0, canvas.width, canvas.height).data);
 }
 
+/** @param {Uint8ClampedArray} data */
 function hasVisiblePixel(data) {
   for (let index = 3; index < data.length; index += 4) if (data[index] > VISIBLE) return true;
   return false;

@@ -6,10 +6,15 @@
  * So nothing of other nodes needs to be watched, and nothing can be missed.
  */
 
-import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
 import { PointPicker } from "./point_picker.js";
 import { isAlphaOf, isLinked, keyOf, loadedFile, locatorOf, originOf } from "./upstream_image.js";
+
+/**
+ * @typedef {import("./picture_view.js").Picture} Picture
+ * @typedef {import("./upstream_image.js").ImageFile} ImageFile
+ */
 
 const NODE = "MorphDragDragLatentOptimize";
 const MIN_HEIGHT = 280;
@@ -21,13 +26,22 @@ const RUN_ONCE = "Run once to see the image here, or connect a Load Image.";
 const POINTS_FROM_LINK = "The points come from the link.";
 const MASK_NOT_CONNECTED = "The red mask has no effect: connect the mask input.";
 
-/** The picker of each node that has one. Weakly: not every front end tells a node that it is removed. */
+/**
+ * The picker of each node that has one. Weakly: not every front end tells a node that it is removed.
+ * @type {WeakMap<Comfy.GraphNode, {picker: PointPicker, refresh: () => void}>}
+ */
 const pickers = new WeakMap();
 
-/** Those of the nodes in the graph that is shown, which is none of a subgraph's that is gone. */
+/**
+ * Those of the nodes in the graph that is shown, which is none of a subgraph's that is gone.
+ * @type {Set<PointPicker>}
+ */
 let inView = new Set();
 
-/** What each picture of a node's own last run was a picture of, by its address. */
+/**
+ * What each picture of a node's own last run was a picture of, by its address.
+ * @type {Map<string, string | null>}
+ */
 const pictured = new Map();
 
 let widgetsMade = 0;
@@ -53,16 +67,20 @@ app.registerExtension({
 /**
  * Let the pickers of these nodes follow the graph, and let go of all others. Front end 1.27 clears a graph, or removes a
  * subgraph, without a word to the nodes inside of subgraphs; so this looks at what is there.
+ * @param {Comfy.GraphNode[]} nodes
  */
 function refreshPickers(nodes) {
   const before = inView;
-  inView = new Set(nodes.filter((node) => pickers.has(node)).map((node) => pickers.get(node).picker));
+  inView = new Set(nodes.flatMap((node) => pickers.get(node)?.picker ?? []));
   for (const picker of before) if (!inView.has(picker)) picker.disconnect();
   for (const picker of inView) if (!before.has(picker)) picker.connect();
   nodes.forEach(refreshSafely);
 }
 
-/** An error in a frame would come again in every frame and stop the whole graph from being drawn. */
+/**
+ * An error in a frame would come again in every frame and stop the whole graph from being drawn.
+ * @param {Comfy.GraphNode} node
+ */
 function refreshSafely(node) {
   try {
     pickers.get(node)?.refresh();
@@ -72,12 +90,13 @@ function refreshSafely(node) {
   }
 }
 
+/** @param {Comfy.GraphNode} node */
 function attachPicker(node) {
-  const points = node.widgets.find((widget) => widget.name === "points");
+  const points = /** @type {Comfy.Widget} */ (node.widgets?.find((widget) => widget.name === "points"));
   const picker = new PointPicker({
     onChange(text) {
       points.value = text;
-      node.graph.setDirtyCanvas(true, true);
+      node.graph?.setDirtyCanvas(true, true);
     },
     onEditEnd: recordForUndo,
   });
@@ -95,6 +114,7 @@ function attachPicker(node) {
   forwardNavigation(picker.element);
   node.setSize([node.size[0], Math.max(node.size[1], NEW_NODE_HEIGHT)]);
 
+  /** @type {Comfy.ViewedFile | null} */
   let lastRun = null;
   pickers.set(node, {
     picker,
@@ -103,30 +123,24 @@ function attachPicker(node) {
       if (points.hidden !== isHidden) points.hidden = isHidden;
       picker.setZoom(app.canvas.ds.scale);
       showImage(picker, node, lastRun);
-      picker.setValue(points.value);
+      picker.setValue(/** @type {string} */ (points.value));
       picker.setReadOnly(isLinked(node, "points") ? POINTS_FROM_LINK : null);
     },
   });
-  chain(node, "onExecuted", (output) => {
+  const { onExecuted } = node;
+  node.onExecuted = function (output, ...rest) {
+    onExecuted?.call(this, output, ...rest);
     lastRun = output?.picker_image?.[0] ?? null;
     const origin = originOf(node, "image");
     if (lastRun) pictured.set(view(lastRun), origin && keyOf(origin));
     node.setDirtyCanvas(true, true);
-  });
-}
-
-function chain(node, name, then) {
-  const before = node[name];
-  node[name] = function (...values) {
-    before?.apply(this, values);
-    then(...values);
   };
 }
 
 /**
  * Hide the text in favour of the picker. Its socket lies at the picker's top then, not upon the next widget's.
- * @param {object} points the text widget
- * @param {object} picker the picker's widget
+ * @param {Comfy.Widget} points the text widget
+ * @param {Comfy.Widget} picker the picker's widget
  */
 function hideText(points, picker) {
   points.hidden = true;
@@ -140,7 +154,7 @@ function hideText(points, picker) {
 /** Vue nodes have a socket only in a row that is shown: that of `points` is while a text looks for an input. */
 function isTextBeingLinked() {
   const { isConnecting, state, renderLinks } = app.canvas.linkConnector;
-  const isText = ({ fromSlot }) => fromSlot.type === "STRING";
+  const isText = (/** @type {{fromSlot: Comfy.Slot}} */ { fromSlot }) => fromSlot.type === "STRING";
   return LiteGraph.vueNodesMode && isConnecting && state.connectingTo === "input" && renderLinks.some(isText);
 }
 
@@ -150,12 +164,17 @@ function frontEndVersion() {
   return major * 1000 + minor;
 }
 
+/**
+ * @param {PointPicker} picker
+ * @param {Comfy.GraphNode} node
+ * @param {Comfy.ViewedFile | null} lastRun
+ */
 function showImage(picker, node, lastRun) {
   const origin = originOf(node, "image");
   const file = origin && loadedFile(origin);
   const maskOrigin = originOf(node, "mask");
   picker.setMaskNote(maskOrigin ? "" : MASK_NOT_CONNECTED);
-  if (file) {
+  if (origin && file) {
     const showMask = !maskOrigin || isAlphaOf(maskOrigin, origin);
     picker.setPicture(pictureOf(file, showMask), `${file.filename} cannot be loaded.`);
     return;
@@ -164,12 +183,18 @@ function showImage(picker, node, lastRun) {
   picker.setPicture(url ? { url } : null, origin ? RUN_ONCE : CONNECT_AN_IMAGE);
 }
 
+/**
+ * @param {ImageFile} file
+ * @param {boolean} showMask
+ * @returns {Picture}
+ */
 function pictureOf(file, showMask) {
   if (!MAY_HAVE_ALPHA.test(file.filename)) return { url: view(file) };
   const [opaqueUrl, alphaUrl] = ["rgb", "a"].map((channel) => view({ ...file, channel }));
   return { url: view(file), opaqueUrl, alphaUrl, showMask };
 }
 
+/** @param {Comfy.GraphNode} node */
 function lastImageOf(node) {
   if (node.imgs?.[0]?.src) return node.imgs[0].src;
   const image = app.nodeOutputs?.[locatorOf(node)]?.images?.[0];
@@ -179,6 +204,9 @@ function lastImageOf(node) {
 /**
  * The picture of the node's own last run, unless that had its image from elsewhere. After undo the node is a new one
  * that has not seen the run; ComfyUI has. A run this page has not seen, of a workflow just opened, was of that workflow.
+ * @param {Comfy.GraphNode} node
+ * @param {Comfy.ViewedFile | null} lastRun
+ * @param {string} origin
  */
 function ownImage(node, lastRun, origin) {
   const image = lastRun ?? app.nodeOutputs?.[locatorOf(node)]?.picker_image?.[0];
@@ -188,6 +216,7 @@ function ownImage(node, lastRun, origin) {
   return pictured.get(url) === origin ? url : null;
 }
 
+/** @param {Comfy.ViewedFile} file */
 function view({ filename, subfolder = "", type = "temp", ...options }) {
   return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, ...options })}`);
 }
@@ -198,7 +227,10 @@ function recordForUndo() {
   else tracker?.checkState(); // before front end 1.43
 }
 
-/** The wheel, the middle button and the space bar are the graph's, over the picker as anywhere. */
+/**
+ * The wheel, the middle button and the space bar are the graph's, over the picker as anywhere.
+ * @param {HTMLElement} element
+ */
 function forwardNavigation(element) {
   element.addEventListener(
     "wheel",
@@ -218,6 +250,7 @@ function forwardNavigation(element) {
     if (event.button === 1) app.canvas.processMouseUp(event);
   });
   element.addEventListener("keydown", (event) => {
-    if (event.key === " " && !event.target.matches("input, button")) app.canvas.processKey(event);
+    const isTyped = event.target instanceof Element && event.target.matches("input, button");
+    if (event.key === " " && !isTyped) app.canvas.processKey(event);
   });
 }

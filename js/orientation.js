@@ -8,7 +8,10 @@ const PNG = 0x89504e47; // its first four bytes
 const LITTLE_ENDIAN = 0x4949;
 const BIG_ENDIAN = 0x4d4d;
 const ORIENTATION_TAG = 0x0112;
-/** Of every EXIF orientation but 1: which way the picture's own axes go in the upright one, as x', y' of x and of y. */
+/**
+ * Of every EXIF orientation but 1: which way the picture's own axes go in the upright one, as x', y' of x and of y.
+ * @type {Record<number, number[]>}
+ */
 const AXES = {
   2: [-1, 0, 0, 1],
   3: [-1, 0, 0, -1],
@@ -48,7 +51,7 @@ export async function upright(image, orientation) {
   const canvas = document.createElement("canvas");
   canvas.width = isOnItsSide ? image.naturalHeight : image.naturalWidth;
   canvas.height = isOnItsSide ? image.naturalWidth : image.naturalHeight;
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const left = xOfX + xOfY < 0 ? canvas.width : 0; // an axis that is turned round begins at the other side
   const top = yOfX + yOfY < 0 ? canvas.height : 0;
   context.setTransform(xOfX, yOfX, xOfY, yOfY, left, top);
@@ -59,7 +62,10 @@ export async function upright(image, orientation) {
   return turned;
 }
 
-/** Where a file's EXIF data begin, or null. */
+/**
+ * Where a file's EXIF data begin, or null.
+ * @param {DataView} bytes
+ */
 function exifIn(bytes) {
   if (bytes.getUint32(0) === PNG) {
     return dataOfChunk(bytes, "eXIf", 8, (at) => [nameAt(bytes, at + 4), 12 + bytes.getUint32(at)]);
@@ -71,7 +77,13 @@ function exifIn(bytes) {
   });
 }
 
-/** Where the data of a chunk begin, or null. `read` tells the name and the whole size of the chunk at a place. */
+/**
+ * Where the data of a chunk begin, or null.
+ * @param {DataView} bytes
+ * @param {string} wanted
+ * @param {number} start where the first chunk is
+ * @param {(at: number) => [string, number]} read the name and the whole size of the chunk at a place
+ */
 function dataOfChunk(bytes, wanted, start, read) {
   for (let at = start; at + 8 <= bytes.byteLength; ) {
     const [name, size] = read(at);
@@ -81,6 +93,10 @@ function dataOfChunk(bytes, wanted, start, read) {
   return null;
 }
 
+/**
+ * @param {DataView} bytes
+ * @param {number} exif where the data begin
+ */
 function orientationIn(bytes, exif) {
   const start = nameAt(bytes, exif) === "Exif" ? exif + 6 : exif; // some write JPEG's heading too
   const order = bytes.getUint16(start);
@@ -94,6 +110,10 @@ function orientationIn(bytes, exif) {
   return 1;
 }
 
+/**
+ * @param {DataView} bytes
+ * @param {number} at
+ */
 function nameAt(bytes, at) {
   return String.fromCharCode(...[0, 1, 2, 3].map((offset) => bytes.getUint8(at + offset)));
 }

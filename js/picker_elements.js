@@ -39,10 +39,21 @@ export function buildPickerElements() {
   return { root, stage, image, mask, drawing, message, hint, numbers, chip, inputs, place, swap, clear };
 }
 
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, unknown>} properties
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
 function made(tag, properties) {
   return Object.assign(document.createElement(tag), properties);
 }
 
+/**
+ * @param {string} end
+ * @param {number} axis
+ * @param {string} name of the axis
+ */
 function coordinate(end, axis, name) {
   const label = `${name} of the ${end}, in pixels`;
   const input = made("input", { type: "number", min: 0, step: 1, ariaLabel: label, title: label });
@@ -50,6 +61,10 @@ function coordinate(end, axis, name) {
   return input;
 }
 
+/**
+ * @param {string} name
+ * @param {HTMLElement[]} inputs
+ */
 function labelled(name, inputs) {
   const group = made("span", { className: "coordinates" });
   group.append(made("span", { className: "if-wide", textContent: name }), ...inputs);

@@ -21,6 +21,7 @@ export class PictureView {
     this._image = image;
     this._mask = mask;
     this._onShown = onShown;
+    /** @type {Picture | null} */
     this._picture = null;
     /** @type {[number, number] | null} width and height of what is shown; null when nothing is */
     this.size = null;
@@ -41,15 +42,22 @@ export class PictureView {
     else this._display(null, false);
   }
 
+  /** @param {Picture} picture */
   async _load(picture) {
-    const orientation = picture.opaqueUrl ? await orientationAt(picture.url) : 1;
-    const image = await loaded(orientation === 1 ? picture.url : picture.alphaUrl, orientation);
+    const { url, opaqueUrl = url, alphaUrl = url, showMask = false } = picture;
+    const mayHaveAlpha = Boolean(picture.opaqueUrl);
+    const orientation = mayHaveAlpha ? await orientationAt(url) : 1;
+    const image = await loaded(orientation === 1 ? url : alphaUrl, orientation);
     if (picture !== this._picture) return; // another one was asked for meanwhile
-    const isMasked = image !== null && Boolean(picture.opaqueUrl) && drawMask(this._mask, image, MASK_TINT);
-    const shown = isMasked || orientation !== 1 ? await loaded(picture.opaqueUrl, orientation) : image;
-    if (picture === this._picture) this._display(shown, isMasked && picture.showMask);
+    const isMasked = image !== null && mayHaveAlpha && drawMask(this._mask, image, MASK_TINT);
+    const shown = isMasked || orientation !== 1 ? await loaded(opaqueUrl, orientation) : image;
+    if (picture === this._picture) this._display(shown, isMasked && showMask);
   }
 
+  /**
+   * @param {HTMLImageElement | null} image
+   * @param {boolean} isMaskShown
+   */
   _display(image, isMaskShown) {
     if (image) this._image.src = image.src;
     else this._image.removeAttribute("src");
@@ -60,7 +68,11 @@ export class PictureView {
   }
 }
 
-/** @returns {Promise<HTMLImageElement | null>} turned upright; null where there is no such image */
+/**
+ * @param {string} url
+ * @param {number} orientation
+ * @returns {Promise<HTMLImageElement | null>} turned upright; null where there is no such image
+ */
 async function loaded(url, orientation) {
   const image = new Image();
   image.src = url;
@@ -72,7 +84,10 @@ async function loaded(url, orientation) {
   }
 }
 
-/** @returns {Promise<number>} the EXIF orientation of a file; 1 where it cannot be read */
+/**
+ * @param {string} url
+ * @returns {Promise<number>} the EXIF orientation of a file; 1 where it cannot be read
+ */
 async function orientationAt(url) {
   try {
     const response = await fetch(url);

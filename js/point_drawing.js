@@ -34,7 +34,7 @@ export function colourOf(index) {
  * @param {number} index place in the list
  * @param {Frame} frame where the image lies
  * @param {number} unit size of one screen pixel in the frame's pixels
- * @param {"handle" | "target" | null} selectedEnd
+ * @param {import("./point_geometry.js").End | null} selectedEnd
  * @returns {SVGGElement}
  */
 export function arrow(pair, index, frame, unit, selectedEnd) {
@@ -67,25 +67,40 @@ export function unfinishedArrow(handle, towards, index, frame, unit) {
   return group;
 }
 
+/**
+ * @template {keyof SVGElementTagNameMap} Name
+ * @param {Name} name
+ * @param {Record<string, string | number>} attributes
+ */
 function element(name, attributes) {
   const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
   return made;
 }
 
-/** Marks keep their size on the screen: they are drawn in screen pixels around a place, and scaled by the unit. */
+/**
+ * Marks keep their size on the screen: they are drawn in screen pixels around a place, and scaled by the unit.
+ * @param {Point} place
+ * @param {number} unit
+ * @param {SVGElement[]} marks
+ */
 function at([x, y], unit, marks) {
   const group = element("g", { transform: `translate(${x} ${y}) scale(${unit})` });
   group.append(...marks);
   return group;
 }
 
-/** Every line is drawn twice, dark and wide below, coloured above: it shows on any picture. */
+/**
+ * Every line is drawn twice, dark and wide below, coloured above: it shows on any picture.
+ * @param {Point} from
+ * @param {Point} to
+ * @param {number} unit
+ */
 function shaft(from, to, unit) {
   const length = distance(from, to) / unit;
   if (length < HANDLE_RADIUS + TARGET_RADIUS) return [];
   const [dx, dy] = [(to[0] - from[0]) / length, (to[1] - from[1]) / length]; // one screen pixel along the arrow
-  const along = (pixels, aside = 0) =>
+  const along = (/** @type {number} */ pixels, aside = 0) =>
     `${from[0] + dx * pixels - dy * aside} ${from[1] + dy * pixels + dx * aside}`;
   const tip = length - TARGET_RADIUS;
   const base = tip - ARROW_LENGTH;
@@ -99,18 +114,23 @@ function shaft(from, to, unit) {
   ];
 }
 
+/**
+ * @param {number} index
+ * @param {boolean} isSelected
+ */
 function disc(index, isSelected) {
   const group = element("g", { class: "handle" });
   if (isSelected) group.append(element("circle", { r: HANDLE_RADIUS + 4, class: "halo" }));
   const number = element("text", { "text-anchor": "middle", "dominant-baseline": "central" });
-  number.textContent = index + 1;
+  number.textContent = String(index + 1);
   group.append(element("circle", { r: HANDLE_RADIUS, class: "mark" }), number);
   return group;
 }
 
+/** @param {boolean} isSelected */
 function diamond(isSelected) {
   const r = TARGET_RADIUS;
-  const outline = (radius) => `M0 ${-radius}L${radius} 0L0 ${radius}L${-radius} 0Z`;
+  const outline = (/** @type {number} */ radius) => `M0 ${-radius}L${radius} 0L0 ${radius}L${-radius} 0Z`;
   const group = element("g", { class: "target" });
   if (isSelected) group.append(element("path", { d: outline(r + 6), class: "halo" }));
   group.append(

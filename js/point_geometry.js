@@ -5,13 +5,16 @@
  * normalised (0..1 over the image, 0 its left or top edge, 1 its right or bottom edge). All are continuous.
  *
  * @typedef {[number, number]} Point
+ * @typedef {[number, number]} Size width and height
+ * @typedef {"handle" | "target"} End
+ * @typedef {{index: number, end: End}} EndOfPair by the pair's place in the list
  * @typedef {{x: number, y: number, width: number, height: number}} Frame
  */
 
 /**
  * The frame of an image that is scaled to fit a box and centred in it, in the box's pixels.
- * @param {[number, number]} boxSize width and height
- * @param {[number, number]} imageSize width and height
+ * @param {Size} boxSize
+ * @param {Size} imageSize
  * @returns {Frame}
  */
 export function letterbox([boxWidth, boxHeight], [imageWidth, imageHeight]) {
@@ -25,39 +28,62 @@ export function letterbox([boxWidth, boxHeight], [imageWidth, imageHeight]) {
  * A place in the window as one in an element, whatever CSS transforms scale the element on its way to the screen.
  * @param {Point} client
  * @param {{left: number, top: number, width: number, height: number}} rect the element's bounding rectangle
- * @param {[number, number]} size the element's own width and height, before any transform
+ * @param {Size} size the element's own, before any transform
  * @returns {Point}
  */
 export function clientToBox([clientX, clientY], rect, [width, height]) {
   return [((clientX - rect.left) * width) / rect.width, ((clientY - rect.top) * height) / rect.height];
 }
 
-/** @returns {Point} normalised; outside 0..1 where the box's point is not on the image */
+/**
+ * @param {Point} point in the box's pixels
+ * @param {Frame} frame
+ * @returns {Point} normalised; outside 0..1 where the box's point is not on the image
+ */
 export function boxToNormalised([x, y], frame) {
   return [(x - frame.x) / frame.width, (y - frame.y) / frame.height];
 }
 
-/** @returns {Point} in the box's pixels */
+/**
+ * @param {Point} point normalised
+ * @param {Frame} frame
+ * @returns {Point} in the box's pixels
+ */
 export function normalisedToBox([x, y], frame) {
   return [frame.x + x * frame.width, frame.y + y * frame.height];
 }
 
-/** @returns {Point} in the image's pixels */
+/**
+ * @param {Point} point normalised
+ * @param {Size} size of the image
+ * @returns {Point} in the image's pixels
+ */
 export function normalisedToPixels([x, y], [width, height]) {
   return [x * width, y * height];
 }
 
-/** @returns {Point} normalised */
+/**
+ * @param {Point} point in the image's pixels
+ * @param {Size} size of the image
+ * @returns {Point} normalised
+ */
 export function pixelsToNormalised([x, y], [width, height]) {
   return [x / width, y / height];
 }
 
-/** @returns {Point} the nearest point on the image, normalised */
+/**
+ * @param {Point} point normalised
+ * @returns {Point} the nearest point on the image, normalised
+ */
 export function clampToImage([x, y]) {
   return [Math.min(Math.max(x, 0), 1), Math.min(Math.max(y, 0), 1)];
 }
 
-/** @returns {number} */
+/**
+ * @param {Point} from
+ * @param {Point} to
+ * @returns {number}
+ */
 export function distance([x1, y1], [x2, y2]) {
   return Math.hypot(x2 - x1, y2 - y1);
 }
@@ -84,13 +110,16 @@ export function isOnImage([x, y], frame, margin) {
  * @param {{handle: Point, target: Point}[]} pairs normalised
  * @param {Frame} frame
  * @param {number} radius in the box's pixels
- * @returns {{index: number, end: "handle" | "target"} | null}
+ * @returns {EndOfPair | null}
  */
 export function endAt(point, pairs, frame, radius) {
+  /** @type {End[]} */
+  const ends = ["handle", "target"];
+  /** @type {EndOfPair | null} */
   let found = null;
   let nearest = radius;
   pairs.forEach((pair, index) => {
-    for (const end of ["handle", "target"]) {
+    for (const end of ends) {
       const away = distance(point, normalisedToBox(pair[end], frame));
       if (away <= nearest) {
         nearest = away;

@@ -6,6 +6,7 @@
  * written: a list of points in pixels, `[{"x": 12, "y": 34}, ...]`, handle and target in turn. Empty text is no points.
  *
  * @typedef {import("./point_geometry.js").Point} Point
+ * @typedef {import("./point_geometry.js").Size} Size
  * @typedef {{handle: Point, target: Point}} Pair
  */
 
@@ -30,17 +31,19 @@ class Unreadable extends Error {}
 /**
  * Read a text. It never throws and never repairs: what it cannot show entirely it shows not at all.
  * @param {unknown} text
- * @param {[number, number] | null} imageSize for points in pixels
+ * @param {Size | null} imageSize for points in pixels
  * @returns {Reading}
  */
 export function parsePoints(text, imageSize) {
+  /** @type {Reading} */
   const nothing = { pairs: [], unfinished: null, problem: null, needsImage: false };
   try {
     const content = contentOf(text);
     if (content === null) return nothing;
     if (!Array.isArray(content)) return { ...nothing, pairs: normalisedPairs(content) };
     const points = content.map(pixelPoint);
-    if (points.length > 0 && imageSize === null) return { ...nothing, needsImage: true };
+    if (points.length === 0) return nothing;
+    if (imageSize === null) return { ...nothing, needsImage: true };
     return { ...nothing, ...pairsInTurn(points, imageSize) };
   } catch (error) {
     if (!(error instanceof Unreadable)) throw error;
@@ -51,7 +54,7 @@ export function parsePoints(text, imageSize) {
 /**
  * The text of pairs; empty when there are none.
  * @param {Pair[]} pairs normalised
- * @param {[number, number]} imageSize
+ * @param {Size | null} imageSize null only where there are no pairs
  * @returns {string}
  */
 export function formatPoints(pairs, imageSize) {
@@ -60,10 +63,15 @@ export function formatPoints(pairs, imageSize) {
   return JSON.stringify({ v: VERSION, size: imageSize, points });
 }
 
+/** @param {number} coordinate */
 function rounded(coordinate) {
   return Math.round(coordinate * DECIMALS) / DECIMALS;
 }
 
+/**
+ * @param {unknown} text
+ * @returns {unknown[] | {v?: unknown, size?: unknown, points?: unknown} | null} null where it is blank
+ */
 function contentOf(text) {
   if (typeof text !== "string") throw new Unreadable("they are not text");
   if (/^[ \t\n\r]*$/.test(text)) return null; // what JSON calls white space
@@ -78,6 +86,10 @@ function contentOf(text) {
   return content;
 }
 
+/**
+ * @param {{v?: unknown, size?: unknown, points?: unknown}} content
+ * @returns {Pair[]}
+ */
 function normalisedPairs({ v = VERSION, size, points }) {
   if (v !== VERSION) {
     throw new Unreadable(`their version (v) is ${shown(v)}, not ${VERSION}`);
@@ -91,25 +103,40 @@ function normalisedPairs({ v = VERSION, size, points }) {
   }));
 }
 
+/** @param {unknown} size */
 function isSize(size) {
   return Array.isArray(size) && size.length === 2 && size.every((side) => Number.isFinite(side) && side > 0);
 }
 
+/**
+ * @param {unknown} point
+ * @param {string} name
+ * @returns {Point}
+ */
 function normalisedPoint(point, name) {
   if (!Array.isArray(point) || point.length !== 2 || !point.every(Number.isFinite)) {
     throw new Unreadable(`${name} is ${shown(point)}, not [x, y]`);
   }
-  return onImage([...point], name);
+  return onImage([point[0], point[1]], name);
 }
 
+/**
+ * @param {unknown} point
+ * @param {number} index
+ * @returns {Point}
+ */
 function pixelPoint(point, index) {
-  const { x, y } = point ?? {};
+  const { x, y } = /** @type {{x?: any, y?: any}} */ (point ?? {});
   if (!Number.isFinite(x) || !Number.isFinite(y)) {
     throw new Unreadable(`point ${index + 1} is ${shown(point)}, not {"x": …, "y": …}`);
   }
   return [x, y];
 }
 
+/**
+ * @param {Point[]} points in pixels
+ * @param {Size} imageSize
+ */
 function pairsInTurn(points, imageSize) {
   refuseMoreThan(2 * MOST_PAIRS, points);
   const normalised = points.map((point, index) =>
@@ -119,19 +146,30 @@ function pairsInTurn(points, imageSize) {
   for (let index = 0; index + 1 < normalised.length; index += 2) {
     pairs.push({ handle: normalised[index], target: normalised[index + 1] });
   }
-  return { pairs, unfinished: normalised.length % 2 ? normalised.at(-1) : null };
+  return { pairs, unfinished: normalised.length % 2 ? normalised[normalised.length - 1] : null };
 }
 
+/**
+ * @param {Point} point normalised
+ * @param {string} name
+ */
 function onImage(point, name, detail = "") {
   if (point.every((coordinate) => coordinate >= 0 && coordinate <= 1)) return point;
   throw new Unreadable(`${name} lies outside the image${detail}`);
 }
 
+/**
+ * @param {number} most
+ * @param {unknown[]} points
+ */
 function refuseMoreThan(most, points) {
   if (points.length > most) throw new Unreadable(`there are ${points.length} of them, more than ${most}`);
 }
 
-/** A short name of any JSON value. Lists and objects are not spelled out: they may be endlessly deep. */
+/**
+ * A short name of any JSON value. Lists and objects are not spelled out: they may be endlessly deep.
+ * @param {unknown} value
+ */
 function shown(value) {
   if (value === undefined) return "missing";
   if (Array.isArray(value)) return `a list of ${value.length}`;

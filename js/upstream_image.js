@@ -3,7 +3,7 @@
  * ComfyUI's graph and changes nothing.
  *
  * @typedef {{filename: string, subfolder: string, type: string}} ImageFile as ComfyUI names a file to /view
- * @typedef {{node: object, slot: number, hosts: object[]}} Origin an output, and the subgraph nodes that were entered
+ * @typedef {{node: Comfy.GraphNode, slot: number, hosts: Comfy.GraphNode[]}} Origin an output, and the subgraph nodes that were entered
  *   on the way to it, the outermost first
  */
 
@@ -14,7 +14,7 @@ const MASK_OUTPUT = 1; // of Load Image
 
 /**
  * The output that feeds an input: through reroutes, bypassed nodes, and in and out of subgraphs.
- * @param {object} node
+ * @param {Comfy.GraphNode} node
  * @param {string} inputName
  * @returns {Origin | null} null when nothing does
  */
@@ -31,7 +31,11 @@ export function keyOf({ node, slot, hosts }) {
   return [...[...hosts, node].map(locatorOf), slot].join(" ");
 }
 
-/** Whether anything is linked to an input, whatever it leads to. */
+/**
+ * Whether anything is linked to an input, whatever it leads to.
+ * @param {Comfy.GraphNode} node
+ * @param {string} inputName
+ */
 export function isLinked(node, inputName) {
   return Boolean(linkInto(node, indexOfInput(node, inputName)));
 }
@@ -47,18 +51,23 @@ export function loadedFile({ node, hosts }) {
   return typeof name === "string" && name !== "" ? imageFile(name) : null;
 }
 
-/** Whether an output is the MASK of an image loader, which is the image's alpha channel. */
+/**
+ * Whether an output is the MASK of an image loader, which is the image's alpha channel.
+ * @param {Origin} maskOrigin
+ * @param {Origin} imageOrigin
+ */
 export function isAlphaOf(maskOrigin, imageOrigin) {
-  return maskOrigin?.node === imageOrigin.node && maskOrigin?.slot === MASK_OUTPUT;
+  return maskOrigin.node === imageOrigin.node && maskOrigin.slot === MASK_OUTPUT;
 }
 
 /**
  * What ComfyUI calls a node in its table of outputs.
- * @param {object} node
+ * @param {Comfy.GraphNode} node that is in a graph
  * @returns {string}
  */
 export function locatorOf(node) {
-  return node.graph.rootGraph === node.graph ? String(node.id) : `${node.graph.id}:${node.id}`;
+  const graph = /** @type {Comfy.Graph} */ (node.graph);
+  return graph.rootGraph === graph ? String(node.id) : `${graph.id}:${node.id}`;
 }
 
 /**
@@ -67,26 +76,48 @@ export function locatorOf(node) {
  * @returns {ImageFile}
  */
 export function imageFile(name) {
-  const [, path, type = "input"] = name.match(/^(.*?)(?: \[(\w+)\])?$/s);
+  const [, path, type = "input"] = /** @type {RegExpMatchArray} */ (name.match(/^(.*?)(?: \[(\w+)\])?$/s));
   const cut = path.lastIndexOf("/");
   return { filename: path.slice(cut + 1), subfolder: path.slice(0, Math.max(cut, 0)), type };
 }
 
+/**
+ * @param {Comfy.GraphNode} node
+ * @param {string} name
+ */
 function indexOfInput(node, name) {
   return node.inputs.findIndex((input) => input.name === name);
 }
 
-/** A subgraph node's own `getInputLink` answers with a link inside it; that of the base class with the one outside. */
+/**
+ * A subgraph node's own `getInputLink` answers with a link inside it; that of the base class with the one outside.
+ * @param {Comfy.GraphNode} node
+ * @param {number} index
+ */
 function linkInto(node, index) {
   if (index < 0 || !node.graph) return null;
   return LiteGraph.LGraphNode.prototype.getInputLink.call(node, index);
 }
 
+/**
+ * @param {Comfy.GraphNode} node
+ * @param {number} index
+ * @param {Comfy.GraphNode[]} hosts
+ * @param {number} steps
+ * @returns {Origin | null}
+ */
 function originOfInput(node, index, hosts, steps) {
   const link = linkInto(node, index);
-  return link && originOfLink(node.graph, link, hosts, steps + 1);
+  return node.graph && link && originOfLink(node.graph, link, hosts, steps + 1);
 }
 
+/**
+ * @param {Comfy.Graph} graph
+ * @param {Comfy.Link} link
+ * @param {Comfy.GraphNode[]} hosts
+ * @param {number} steps
+ * @returns {Origin | null}
+ */
 function originOfLink(graph, link, hosts, steps) {
   if (steps > MOST_STEPS) return null;
   if (isFromBoundary(graph, link)) {
@@ -102,18 +133,30 @@ function originOfLink(graph, link, hosts, steps) {
   return inner ? originOfLink(node.subgraph, inner, [...hosts, node], steps + 1) : null;
 }
 
+/**
+ * Whether a link comes from outside of its subgraph.
+ * @param {Comfy.Graph} graph
+ * @param {Comfy.Link} link
+ */
 function isFromBoundary(graph, link) {
   return graph.inputNode !== undefined && String(link.origin_id) === String(graph.inputNode.id);
 }
 
-/** A subgraph node that shows this graph; where there are several, any. */
+/**
+ * A subgraph node that shows this graph; where there are several, any.
+ * @param {Comfy.Graph} subgraph
+ */
 function hostOf(subgraph) {
   const { rootGraph } = subgraph;
   const graphs = [rootGraph, ...rootGraph.subgraphs.values()];
   return graphs.flatMap((graph) => graph.nodes).find((node) => node.subgraph === subgraph) ?? null;
 }
 
-/** The index of the input whose value an output repeats, or null where the node makes a value of its own. */
+/**
+ * The index of the input whose value an output repeats, or null where the node makes a value of its own.
+ * @param {Comfy.GraphNode} node
+ * @param {number} slot
+ */
 function inputPassedOn(node, slot) {
   if (node.type === "Reroute") return 0;
   if (node.mode !== BYPASSED) return null;
@@ -122,18 +165,30 @@ function inputPassedOn(node, slot) {
   return node.inputs.findIndex((input) => input.type === type);
 }
 
-/** A widget's value, or what its input is linked to: a primitive, or the widget of a subgraph node around it. */
+/**
+ * A widget's value, or what its input is linked to: a primitive, or the widget of a subgraph node around it.
+ * @param {Comfy.GraphNode} node
+ * @param {string} name
+ * @param {Comfy.GraphNode[]} hosts
+ * @returns {unknown}
+ */
 function valueOfWidget(node, name, hosts) {
   const index = node.inputs.findIndex((input) => input.widget?.name === name);
   const link = linkInto(node, index);
-  if (!link) return node.widgets?.find((widget) => widget.name === name)?.value;
+  if (!node.graph || !link) return node.widgets?.find((widget) => widget.name === name)?.value;
   const origin = originOfLink(node.graph, link, hosts, 0);
   if (origin) return origin.node.widgets?.[0]?.value;
   return isFromBoundary(node.graph, link) ? valueOfBoundary(node.graph, link, hosts) : undefined;
 }
 
+/**
+ * @param {Comfy.Graph} graph
+ * @param {Comfy.Link} link
+ * @param {Comfy.GraphNode[]} hosts
+ * @returns {unknown}
+ */
 function valueOfBoundary(graph, link, hosts) {
   const host = hosts.at(-1) ?? hostOf(graph);
   const input = host?.inputs[link.origin_slot];
-  return input && valueOfWidget(host, input.widget?.name ?? input.name, hosts.slice(0, -1));
+  return host && input && valueOfWidget(host, input.widget?.name ?? input.name, hosts.slice(0, -1));
 }

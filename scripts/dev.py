@@ -3,7 +3,7 @@
     python scripts/dev.py demo     # a toy morph and a toy drag, without ComfyUI; prints where the pictures are
     python scripts/dev.py test     # the quick tests, some minutes; with ComfyUI and Chromium too where they are found
     python scripts/dev.py test --all    # the slow ones too, and with every further ComfyUI
-    python scripts/dev.py check    # lint, format, types
+    python scripts/dev.py check    # lint, format, types; of the JavaScript where there is npm
 
 Needs Python 3.10 or newer and nothing else. More arguments go to the demo (see --help there) or to pytest.
 Every ComfyUI that is found (tests/comfy_host.py says where) has an environment of its own.
@@ -31,7 +31,12 @@ ALL = "--all"
 NO_TESTS = 5  # pytest's exit code where the arguments leave none
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [[str(ROOT / "scripts" / "demo.py")]],
-    "check": [["-m", "ruff", "check"], ["-m", "ruff", "format", "--check"], ["-m", "mypy"]],
+    "check": [
+        ["-m", "ruff", "check"],
+        ["-m", "ruff", "format", "--check"],
+        ["-m", "mypy"],
+        [str(ROOT / "scripts" / "check_javascript.py")],
+    ],
 }
 sys.path.insert(0, str(ROOT / "tests"))
 from comfy_host import NOT_NEEDED_TO_START, find_comfyuis, version_of  # noqa: E402

@@ -1,4 +1,7 @@
-"""Works the point picker in ComfyUI's page as a user would: by where things are on the image."""
+"""Works the point picker in ComfyUI's page as a user would: by where things are on the image.
+
+How the pointer maps to the image is reckoned here anew, from the size of the picker on the screen.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from PIL import Image, ImageDraw
 
-from morph_tests.browser.driver import ComfyPage
+from morph_tests.browser.driver import RUN_BUTTON, ComfyPage
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 NODE = "MorphDragDragLatentOptimize"
+NODE_OF = f"app.graph.nodes.find((node) => node.comfyClass === '{NODE}')"
 Point = tuple[float, float]
+A: tuple[Point, Point] = ((0.2, 0.3), (0.6, 0.4))
+B: tuple[Point, Point] = ((0.8, 0.7), (0.5, 0.9))
+C: tuple[Point, Point] = ((0.25, 0.8), (0.35, 0.6))
 
 IMAGES = {"wide.png": (300, 200), "tall.png": (120, 480), "masked.png": (300, 200), "folder/deep.png": (64, 64)}
 ELEMENT_TIMEOUT = 5.0  # seconds
@@ -44,6 +52,16 @@ SHOW_AT = """([scale, id]) => {
     ds.offset[0] = 400 / scale - x;
     ds.offset[1] = 150 / scale - y - (scale > 1 ? widgets.at(-1).y : 0);
     app.canvas.setDirty(true, true);
+}"""
+SHOWS_DOM_WIDGETS = """async () => {
+    const node = LiteGraph.createNode("EmptyImage");
+    const element = document.createElement("div");
+    node.addDOMWidget("probe", "probe", element, {});
+    app.graph.add(node);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const shown = element.isConnected;
+    app.graph.remove(node);
+    return shown;
 }"""
 PICKER_OF = """(element, id) => {
     const { widgets } = app.canvas.graph.getNodeById(id);
@@ -206,3 +224,43 @@ def show_at(comfy_page: ComfyPage, scale: float, node_id: int | str) -> None:
     """Zoom, with a node and what is to the left of it in view; at high zoom only its picker."""
     comfy_page.page.evaluate(SHOW_AT, [scale, node_id])
     comfy_page.page.wait_for_timeout(300)
+
+
+def near(picker: Picker, *pairs: tuple[Point, Point], aim: float = 1.0) -> Any:
+    """The pairs to half a pixel of the image, or to `aim` pixels of the screen where that is less exact."""
+    width, height = picker.size
+    pixels = max(0.5, aim * picker.screen_pixel())
+    return [
+        tuple((pytest.approx(x, abs=pixels / width), pytest.approx(y, abs=pixels / height)) for x, y in pair)
+        for pair in pairs
+    ]
+
+
+def prompt_of(comfy_page: ComfyPage) -> dict[str, Any]:
+    """Press Run, and return the prompt that leaves the browser instead of running it."""
+    sent: list[dict[str, Any]] = []
+
+    def keep(route: Any) -> None:
+        sent.append(route.request.post_data_json)
+        route.fulfill(json={"prompt_id": "kept", "number": 1, "node_errors": {}})
+
+    comfy_page.page.route("**/api/prompt", keep)
+    with comfy_page.page.expect_response("**/api/prompt"):
+        comfy_page.page.locator(RUN_BUTTON).first.click()
+    comfy_page.page.unroute("**/api/prompt")
+    return sent[0]["prompt"]
+
+
+def history(comfy_page: ComfyPage) -> int:
+    return comfy_page.page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
+
+
+def undo(picker: Picker, key: str = "Control+z") -> None:
+    """Press undo (or another key) and wait until ComfyUI has rebuilt the graph."""
+    picker.page.keyboard.press(key)
+    picker.page.wait_for_timeout(600)
+    picker.wait_for_image("wide.png")
+
+
+def settings_for(renderer: str) -> dict[str, Any]:
+    return {"Comfy.VueNodes.Enabled": renderer == "vue", "Comfy.Graph.CanvasInfo": False}

@@ -70,7 +70,9 @@ test("files that say nothing, or nothing that means anything, are upright", () =
 
 test("files that end too early, and lengths that lead out of them, are upright", () => {
   const whole = png(["eXIf", exif(6)]);
-  for (let length = 0; length < 8 + 8 + exif(6).length - 8; length++) assert.equal(orientationOf(whole.slice(0, length)), 1);
+  for (let length = 0; length < 8 + 8 + exif(6).length - 8; length++) {
+    assert.equal(orientationOf(whole.slice(0, length)), 1);
+  }
   const far = exif(6);
   far.splice(4, 4, 0xff, 0xff, 0xff, 0xff);
   assert.equal(orientationOf(png(["eXIf", far])), 1);

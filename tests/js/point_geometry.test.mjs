@@ -19,9 +19,17 @@ const SIZES = [
   [1, 1],
   [8192, 8],
 ];
+const POINTS = [
+  [0, 0],
+  [1, 1],
+  [0.25, 0.8],
+  [-0.5, 1.5],
+];
 
 function assertClose(actual, expected) {
-  actual.forEach((value, index) => assert.ok(Math.abs(value - expected[index]) < 1e-9, `${actual} is not ${expected}`));
+  for (const [index, value] of actual.entries()) {
+    assert.ok(Math.abs(value - expected[index]) < 1e-9, `${actual} is not ${expected}`);
+  }
 }
 
 test("a wide image touches left and right, a tall one top and bottom, both centred", () => {
@@ -35,7 +43,7 @@ test("the box and the normalised space are each other's inverse, corners go to c
     const frame = letterbox([417, 233], size);
     assertClose(boxToNormalised([frame.x, frame.y], frame), [0, 0]);
     assertClose(boxToNormalised([frame.x + frame.width, frame.y + frame.height], frame), [1, 1]);
-    for (const point of [[0, 0], [1, 1], [0.25, 0.8], [-0.5, 1.5]]) {
+    for (const point of POINTS) {
       assertClose(boxToNormalised(normalisedToBox(point, frame), frame), point);
     }
   }

@@ -45,7 +45,12 @@ test("a size may be missing, unknown keys are no matter", () => {
 });
 
 test("a list of pixels is pairs in turn", () => {
-  const text = JSON.stringify([{ x: 30, y: 20 }, { x: 300, y: 200 }, { x: 0, y: 0 }, { x: 150, y: 50.5 }]);
+  const text = JSON.stringify([
+    { x: 30, y: 20 },
+    { x: 300, y: 200 },
+    { x: 0, y: 0 },
+    { x: 150, y: 50.5 },
+  ]);
   assert.deepEqual(parsePoints(text, SIZE).pairs, [
     { handle: [0.1, 0.1], target: [1, 1] },
     { handle: [0, 0], target: [0.5, 0.2525] },

@@ -9,7 +9,7 @@ import pytest
 from morph_tests.promises import absent
 
 TESTS = sorted(Path(__file__).parent.glob("*.test.mjs"))
-OLDEST_NODE = (20, 19)  # the first that tells a module from a script by its syntax
+OLDEST_NODE = (20, 19)  # as package.json says
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,127 @@
+/**
+ * What a point picker knows: its text, the points it reads there, and the gesture under way. A state never changes;
+ * an event is answered with the next state and its effects (picker_update.js).
+ *
+ * @typedef {import("./point_geometry.js").End} End
+ * @typedef {import("./point_geometry.js").EndOfPair} EndOfPair
+ * @typedef {import("./point_geometry.js").Frame} Frame
+ * @typedef {import("./point_geometry.js").Point} Point
+ * @typedef {import("./point_geometry.js").Size} Size
+ * @typedef {import("./point_value.js").Pair} Pair
+ */
+
+import { clampToImage } from "./point_geometry.js";
+
+/**
+ * @typedef {object} State
+ * @property {string} text the value
+ * @property {Pair[]} pairs what the text says, normalised
+ * @property {string | null} problem why the text cannot be shown
+ * @property {boolean} needsImage whether the text counts in pixels and waits for an image
+ * @property {Size | null} imageSize null where no image is shown
+ * @property {string | null} readOnlyReason why nothing may be edited
+ * @property {EndOfPair | null} selected
+ * @property {Gesture | null} gesture
+ * @property {boolean} isNudging whether arrow keys have changed something that no edit holds yet
+ *
+ * @typedef {{kind: "unfinished", handle: Point, towards: Point | null}} Unfinished a handle waits for its target
+ * @typedef {{kind: "place", handle: Point, isSecondPress: boolean, start: Point, position: Point | null}} Place the
+ *   button is down after a handle, or after its target where `isSecondPress`
+ * @typedef {{kind: "move", index: number, end: End, start: Point, position: Point | null}} Move the button is down on an
+ *   end
+ * @typedef {Unfinished | Place | Move} Gesture `start` is in the window's pixels; the other points are normalised.
+ *   `position` is null until the pointer has moved so far that it drags
+ */
+
+/**
+ * @typedef {object} Pointer where the pointer is, and how the image lies under it
+ * @property {Point} client in the window's pixels
+ * @property {Point} box in the drawing's pixels
+ * @property {Frame} frame where the image lies in the drawing
+ * @property {number} unit how many of the drawing's pixels a mark of one screen pixel takes
+ * @property {number} zoom how many screen pixels one of the drawing's is
+ *
+ * @typedef {{type: "press" | "release" | "remove", pointer: Pointer}
+ *   | {type: "move", pointer: Pointer, isPressed: boolean}
+ *   | {type: "cancel"}
+ *   | {type: "key", key: string, shiftKey: boolean}
+ *   | {type: "letGo"}
+ *   | {type: "enter", end: End, pixels: Point}
+ *   | {type: "swap" | "clear"}
+ *   | {type: "text", text: string}
+ *   | {type: "image", size: Size | null}
+ *   | {type: "lock", reason: string | null}} PickerEvent by pointer and keyboard, by the tools, and from outside: undo
+ *   comes as another text
+ *
+ * @typedef {{type: "change", text: string} | {type: "endEdit"} | {type: "capture"} | {type: "consume"}
+ *   | {type: "hover", isOnEnd: boolean}} Effect tell another text; tell that an edit is done, for undo; hold the pointer;
+ *   keep the event from others; show whether the pointer can grab an end
+ * @typedef {{state: State, effects: Effect[]}} Step
+ */
+
+/** @type {State} */
+export const EMPTY = Object.freeze({
+  text: "",
+  pairs: [],
+  problem: null,
+  needsImage: false,
+  imageSize: null,
+  readOnlyReason: null,
+  selected: null,
+  gesture: null,
+  isNudging: false,
+});
+
+/**
+ * @param {State} state
+ * @returns {state is State & {imageSize: Size}}
+ */
+export function isEditable(state) {
+  return !state.readOnlyReason && !state.problem && !state.needsImage && state.imageSize !== null;
+}
+
+/**
+ * @param {State} state
+ * @returns {state is Omit<State, "gesture"> & {gesture: Place | Move}}
+ */
+export function isDragging(state) {
+  return state.gesture?.kind === "place" || state.gesture?.kind === "move";
+}
+
+/**
+ * The pairs as they are drawn: an end that is dragged is where the pointer is.
+ * @param {State} state
+ * @returns {Pair[]}
+ */
+export function shownPairs({ pairs, gesture }) {
+  if (gesture?.kind !== "move" || gesture.position === null) return pairs;
+  return withEndAt(pairs, gesture, gesture.position);
+}
+
+/**
+ * Pairs, one of whose ends is elsewhere.
+ * @param {Pair[]} pairs
+ * @param {EndOfPair} which
+ * @param {Point} position normalised
+ * @returns {Pair[]}
+ */
+export function withEndAt(pairs, { index, end }, position) {
+  return pairs.map((pair, at) => (at === index ? { ...pair, [end]: clampToImage(position) } : pair));
+}
+
+/**
+ * @param {Point} handle
+ * @returns {Unfinished}
+ */
+export function unfinished(handle) {
+  return { kind: "unfinished", handle, towards: null };
+}
+
+/**
+ * A step without effects.
+ * @param {State} state
+ * @returns {Step}
+ */
+export function quietly(state) {
+  return { state, effects: [] };
+}

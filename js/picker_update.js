@@ -1,0 +1,90 @@
+/**
+ * What an event makes of a point picker's state. Nothing is changed, drawn or told here.
+ *
+ * @typedef {import("./picker_state.js").End} End
+ * @typedef {import("./picker_state.js").PickerEvent} PickerEvent
+ * @typedef {import("./picker_state.js").Point} Point
+ * @typedef {import("./picker_state.js").Size} Size
+ * @typedef {import("./picker_state.js").State} State
+ * @typedef {import("./picker_state.js").Step} Step
+ */
+
+import { cleared, edited, swapped } from "./picker_edits.js";
+import { letGo, pressKey } from "./picker_keyboard.js";
+import { move, press, release, removeUnder, withoutDrag } from "./picker_pointer.js";
+import { isEditable, quietly, unfinished, withEndAt } from "./picker_state.js";
+import { pixelsToNormalised } from "./point_geometry.js";
+import { parsePoints } from "./point_value.js";
+
+/**
+ * @param {State} state
+ * @param {PickerEvent} event
+ * @returns {Step} with the same state, not one like it, where the event means nothing
+ */
+export function update(state, event) {
+  switch (event.type) {
+    case "press":
+      return press(state, event.pointer);
+    case "move":
+      return move(state, event.pointer, event.isPressed);
+    case "release":
+      return release(state, event.pointer);
+    case "cancel":
+      return quietly(withoutDrag(state));
+    case "remove":
+      return removeUnder(state, event.pointer);
+    case "key":
+      return pressKey(state, event);
+    case "letGo":
+      return letGo(state);
+    case "enter":
+      return enter(state, event.end, event.pixels);
+    case "swap":
+      return swapped(state);
+    case "clear":
+      return cleared(state);
+    case "text":
+      return quietly(event.text === state.text ? state : read({ ...state, text: event.text }));
+    case "image":
+      return quietly(withImage(state, event.size));
+    case "lock":
+      return quietly(event.reason === state.readOnlyReason ? state : read({ ...state, readOnlyReason: event.reason }));
+  }
+}
+
+/**
+ * @param {State} state
+ * @param {End} end of the selected pair
+ * @param {Point} pixels where it is to be
+ * @returns {Step}
+ */
+function enter(state, end, pixels) {
+  if (!state.selected || !isEditable(state)) return quietly(state);
+  const position = pixelsToNormalised(pixels, state.imageSize);
+  return edited(state, withEndAt(state.pairs, { index: state.selected.index, end }, position));
+}
+
+/**
+ * The state with what its text says. A gesture ends.
+ * @param {State} state
+ * @returns {State}
+ */
+function read(state) {
+  const { pairs, unfinished: handle, problem, needsImage } = parsePoints(state.text, state.imageSize);
+  const selected = state.selected && state.selected.index < pairs.length ? state.selected : null;
+  return { ...state, pairs, problem, needsImage, selected, gesture: handle && unfinished(handle) };
+}
+
+/**
+ * The state over another picture, or none. Only points in pixels mean other places on it; a gesture goes on over all
+ * others.
+ * @param {State} state
+ * @param {Size | null} size
+ * @returns {State}
+ */
+function withImage(state, size) {
+  const next = { ...state, imageSize: size };
+  const isSameSize = String(size) === String(state.imageSize);
+  if (!isSameSize && parsePoints(state.text, null).needsImage) return read(next);
+  return size ? next : withoutDrag(next);
+}
