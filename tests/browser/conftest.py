@@ -28,6 +28,20 @@ from morph_tests.promises import absent
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+FOLDER = Path(__file__).parent
+QUICK = {  # the others are slow: one page, one picker and one workflow say whether there is anything to look into
+    "test_run_saves_an_image_and_the_second_run_is_cached",
+    "test_pointer_places_moves_and_removes[installed-canvas]",
+    "test_workflow_runs_from_the_page[toy_edit]",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks decide what is run
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FOLDER) and item.name not in QUICK:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def chromium() -> "Iterator[Browser]":

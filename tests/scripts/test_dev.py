@@ -1,6 +1,8 @@
 """What `scripts/dev.py test` hands to pytest."""
 
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,15 @@ def test_what_is_named_is_run_slow_or_not(dev):
         assert dev.pytest_runs(arguments, is_further=False) == [arguments]
     assert dev.pytest_runs(["tests/core"], is_further=True) == [["tests/core"]]
     assert dev.pytest_runs(["-k", "slerp"], is_further=True) == [[*dev.WITH_COMFYUI, "-k", "slerp"]]
+
+
+@pytest.mark.parametrize("folder", ["browser", "workflows"])
+def test_some_tests_of_pages_and_of_a_running_comfyui_are_quick(dev, folder):
+    """Names of tests that stand in lists are those of tests."""
+    command = [sys.executable, "-m", "pytest", f"tests/{folder}", "--collect-only", "-q", *dev.QUICK]
+    collected = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    found = {line.partition("::")[2] for line in collected.splitlines() if "::" in line}
+    if folder == "browser":
+        assert found == import_module("morph_tests.browser.conftest").QUICK
+    else:
+        assert any("comfyui" in name for name in found)
