@@ -1,11 +1,12 @@
 """Set up everything in a virtual environment of this folder, then run the demo, the tests or the checks.
 
     python scripts/dev.py demo     # a toy morph and a toy drag, without ComfyUI; prints where the pictures are
-    python scripts/dev.py test     # the test suite; with ComfyUI and Chromium too where they are found
+    python scripts/dev.py test     # the quick tests, some minutes; with ComfyUI and Chromium too where they are found
+    python scripts/dev.py test --all    # the slow ones too, and with every further ComfyUI
     python scripts/dev.py check    # lint, format, types; of the JavaScript where there is npm
 
 Needs Python 3.10 or newer and nothing else. More arguments go to the demo (see --help there) or to pytest.
-Every ComfyUI that is found (tests/comfy_host.py says where) is tested with, each in an environment of its own.
+Every ComfyUI that is found (tests/comfy_host.py says where) has an environment of its own.
 """
 
 import hashlib
@@ -22,8 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 LIBRARY = [ROOT / "requirements.txt", ROOT / "requirements-library.txt"]
 WITH_COMFYUI = ("tests/nodes", "tests/workflows", "tests/browser")
-SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")  # two processes, each with one thread
-IN_TURN = ("tests/workflows", "tests/browser")  # a page waits only so long for what a busy machine does
+LONGEST_FIRST = ("tests/workflows", "tests/nodes", "tests/core", "tests/js", "tests/requirements", "tests/scripts")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+PAGES = ("tests/browser",)  # in one process: a page waits only so long for what a busy machine does
+QUICK = ("-m", "not slow and not full_size and not package_index")
+ALL = "--all"
 NO_TESTS = 5  # pytest's exit code where the arguments leave none
 COMMANDS: dict[str, list[list[str]]] = {
     "demo": [[str(ROOT / "scripts" / "demo.py")]],
@@ -112,13 +116,13 @@ def run(python: Path, command: list[str], **variables: str) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """The whole suite with the first ComfyUI, where there is one, with its own front end and with the newest.
+    """The quick tests, or all, with the first ComfyUI, where there is one, and its own and the newest front end.
 
-    Then what needs ComfyUI with each further one, with the newest front end.
+    All, and tests that are named, also with each further ComfyUI, with the newest front end.
     """
     comfyuis = [folder for folder in find_comfyuis() if (folder / "main.py").is_file()]
     results = {}
-    for number, comfyui in enumerate(comfyuis or [None]):
+    for number, comfyui in enumerate(comfyuis[: None if arguments else 1] or [None]):
         environment = Environment(f".venv-{comfyui.name}" if comfyui and number else ".venv")
         environment.make()
         environment.install_for_tests(comfyui)
@@ -126,24 +130,32 @@ def test(arguments: list[str]) -> int:
         if number:
             variables |= {"MORPH_FRONT_END_ROOT": str(environment.newest_front_end)}
         name = f"ComfyUI {version_of(comfyui)} in {comfyui}" if comfyui else "no ComfyUI"
-        results[name] = run_tests(environment.python, arguments, is_further=number > 0, **variables)
+        runs = pytest_runs(arguments, is_further=number > 0)
+        codes = [run_pytest(environment.python, one, **variables) for one in runs]
+        results[name] = max((0 if number and code == NO_TESTS else code for code in codes), key=abs)
     for name, code in results.items():
         print(f"tests with {name}: {'failed' if code else 'passed'}", flush=True)
     return max(results.values(), key=abs)
 
 
-def run_tests(python: Path, arguments: list[str], is_further: bool, **variables: str) -> int:
-    """Those that the arguments name, or all. is_further: with a ComfyUI after the first, only what needs one."""
-    if not arguments:
-        tests = ("tests/nodes",) if is_further else ("tests/core", "tests/js", "tests/nodes", "tests/requirements")
-        first = run(python, ["-m", "pytest", *tests, *SIDE_BY_SIDE], OMP_NUM_THREADS="1", **variables)
-        if is_further:  # workflows and pages there by name: dev.py test tests/workflows
-            return first
-        return run(python, ["-m", "pytest", *IN_TURN], **variables) or first
-    names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
-    tests = WITH_COMFYUI if is_further and not names_tests else ()
-    code = run(python, ["-m", "pytest", *tests, *arguments], **variables)
-    return 0 if is_further and code == NO_TESTS else code
+def pytest_runs(arguments: list[str], is_further: bool) -> list[list[str]]:
+    """pytest's arguments for one run after the other. is_further: with a ComfyUI after the first.
+
+    With a further one all tests are those of the nodes: workflows and pages by name, `dev.py test tests/workflows`.
+    """
+    named = [argument for argument in arguments if argument != ALL]
+    if named:
+        names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in named)
+        return [[*(WITH_COMFYUI if is_further and not names_tests else ()), *named]]
+    chosen = () if ALL in arguments else QUICK
+    if is_further:
+        return [["tests/nodes", *TWO_PROCESSES, *chosen]]
+    return [[*LONGEST_FIRST, *TWO_PROCESSES, *chosen], [*PAGES, *chosen]]
+
+
+def run_pytest(python: Path, arguments: list[str], **variables: str) -> int:
+    threads = {"OMP_NUM_THREADS": "1"} if "-n" in arguments else {}  # one thread for each of several processes
+    return run(python, ["-m", "pytest", *arguments], **threads, **variables)
 
 
 def main() -> int:

@@ -5,14 +5,18 @@ The repository's root is a package that only ComfyUI can import (its `__init__.p
 """
 
 import functools
+import os
 import shutil
 import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from morph_tests.comfy_host import ComfyHost
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,6 +29,23 @@ def _register(name: str, folder: Path) -> None:
 
 _register("morph_pack", ROOT)
 _register("morph_tests", ROOT / "tests")
+
+
+@pytest.fixture(scope="session")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ComfyHost]":
+    """A running ComfyUI, the same for all tests that need nothing special of one.
+
+    MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to have it show that one.
+    """
+    from morph_tests.comfy_host import running_comfyui, why_comfyui_cannot_run
+    from morph_tests.promises import absent
+
+    if reason := why_comfyui_cannot_run():
+        absent("comfyui", reason)
+    front_end = os.environ.get("MORPH_FRONT_END_ROOT")
+    arguments = ("--front-end-root", front_end) if front_end else ()
+    with running_comfyui(tmp_path_factory.mktemp("running"), arguments) as host:
+        yield host
 
 
 @pytest.fixture(scope="session")

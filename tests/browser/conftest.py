@@ -1,6 +1,6 @@
 """Fixtures of the browser tests: one ComfyUI for each front end and one Chromium a session, one page a test.
 
-MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to test against it.
+MORPH_FRONT_END_ROOT: the `static` folder of another comfyui-frontend-package, to test against it alone.
 MORPH_VUE_NODES=1: draw the nodes as "Nodes 2.0" does, which is unfinished in older front ends.
 MORPH_NEWEST_FRONT_END: the `static` folder of the newest comfyui-frontend-package, for the tests that are run against
 that one too; by default the one that `scripts/dev.py test` installs.
@@ -23,42 +23,48 @@ from morph_tests.browser.driver import (
     why_page_cannot_open,
 )
 from morph_tests.comfy_host import ComfyHost, running_comfyui, why_comfyui_cannot_run
+from morph_tests.promises import absent
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+FOLDER = Path(__file__).parent
+QUICK = {  # the others are slow: one page, one picker and one workflow say whether there is anything to look into
+    "test_run_saves_an_image_and_the_second_run_is_cached",
+    "test_pointer_places_moves_and_removes[installed-canvas]",
+    "test_workflow_runs_from_the_page[toy_edit]",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks decide what is run
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FOLDER) and item.name not in QUICK:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> "Iterator[Browser]":
     if reason := why_page_cannot_open():
-        pytest.skip(reason)
+        absent("browser", reason)
     try:
         with running_chromium() as browser:
             yield browser
     except NoChromium as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="session")
-def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
-    if reason := why_comfyui_cannot_run():
-        pytest.skip(reason)
-    front_end = os.environ.get("MORPH_FRONT_END_ROOT")
-    arguments = ("--front-end-root", front_end) if front_end else ()
-    with running_comfyui(tmp_path_factory.mktemp("browser"), arguments) as host:
-        yield host
+        absent("browser", str(error))
 
 
 @pytest.fixture(scope="session")
 def newest_comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
     """ComfyUI with the newest front end, which may be far newer than what this ComfyUI asks for."""
     if reason := why_comfyui_cannot_run():
-        pytest.skip(reason)
+        absent("comfyui", reason)
     front_end = newest_front_end()
     if front_end is None:
-        pytest.skip(
+        absent(
+            "browser",
             "No newest front end: `pip install --no-deps --target FOLDER comfyui-frontend-package`, and set "
-            "MORPH_NEWEST_FRONT_END to FOLDER/comfyui_frontend_package/static."
+            "MORPH_NEWEST_FRONT_END to FOLDER/comfyui_frontend_package/static.",
         )
     with running_comfyui(tmp_path_factory.mktemp("newest"), ("--front-end-root", str(front_end))) as host:
         yield host

@@ -103,6 +103,7 @@ ARRIVING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ARRIVING)
 def test_a_face_is_pulled_along_by_its_nose(model, face, end, points, objective):
     strength, latent = ARRIVING[objective]

@@ -155,7 +155,6 @@ def saved(features, path):
     return path
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("net", "constructor", "make_features"), TRUNKS)
 def test_lpips_is_that_of_the_package_with_the_same_trunk(
     tmp_path, monkeypatch, no_big_classifier, net, constructor, make_features
@@ -176,7 +175,6 @@ def test_lpips_is_that_of_the_package_with_the_same_trunk(
     assert distances[0] > 0 and distances[0] != distances[2]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_lpips_leaves_the_global_generator_as_it_was(tmp_path):
     path = saved(alex_features(), tmp_path / "trunk.pth")
     state = torch.get_rng_state()
@@ -184,7 +182,6 @@ def test_lpips_leaves_the_global_generator_as_it_was(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_without_a_named_file_torchvisions_cache_is_used(tmp_path, monkeypatch):
     frames = pictures(2, 40, 40)
     (tmp_path / "checkpoints").mkdir()

@@ -166,7 +166,7 @@ def test_a_face_of_twice_the_resolution_averages_to_the_same_picture():
     assert (small - averaged).abs().mean() < 0.01
 
 
-@pytest.mark.parametrize("times", [2, 8, 16])
+@pytest.mark.parametrize("times", [2, 8, pytest.param(16, marks=pytest.mark.slow)])
 def test_a_larger_drawing_is_the_small_one_with_sharper_edges(times):
     """Averaged it is the small drawing, but for edge pixels: their ink is told by the distance to the edge, not by the
     covered area, and the two differ where edges meet. The worst of these drawings differs by 0.0013 in the mean.

@@ -70,6 +70,7 @@ def way_back(denoise, way):
     return torch.stack([*seen, end])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_where_the_iterations_converge_sampling_goes_the_same_way_back(denoise):
     x, sigmas = latents(), ddim_sigmas(SIGMAS, 10)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from morph_tests.promises import absent
+
 TESTS = sorted(Path(__file__).parent.glob("*.test.mjs"))
 OLDEST_NODE = (20, 19)  # as package.json says
 
@@ -14,10 +16,11 @@ OLDEST_NODE = (20, 19)  # as package.json says
 def node() -> str:
     command = shutil.which("node")
     if command is None:
-        pytest.skip("The JavaScript tests need Node.js: install it from nodejs.org or the system's packages.")
+        absent("node", "The JavaScript tests need Node.js: install it from nodejs.org or the system's packages.")
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if tuple(int(part) for part in version.lstrip("v").split(".")[:2]) < OLDEST_NODE:
-        pytest.skip(f"The JavaScript tests need Node.js {'.'.join(map(str, OLDEST_NODE))} or newer; this is {version}.")
+        oldest = ".".join(map(str, OLDEST_NODE))
+        absent("node", f"The JavaScript tests need Node.js {oldest} or newer; this is {version}.")
     return command
 
 

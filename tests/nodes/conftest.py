@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from morph_tests.comfy_host import find_comfyui, why_comfyui_cannot_run
+from morph_tests.promises import absent
 
 if TYPE_CHECKING:
     from morph_pack.morph_core.toy.model import ToyModel
@@ -18,7 +19,7 @@ NO_COMFYUI = why_comfyui_cannot_run()
 
 class _SkippedModule(pytest.Module):
     def collect(self) -> Any:
-        pytest.skip(str(NO_COMFYUI))
+        absent("comfyui", str(NO_COMFYUI))
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
@@ -91,3 +92,18 @@ def core() -> "ToyModel":
     from morph_pack.morph_core.toy.model import load_toy_model
 
     return load_toy_model()
+
+
+@pytest.fixture
+def alexnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights where LPIPS looks for AlexNet's."""
+    import torch
+    import torchvision
+
+    file = tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    file.parent.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = torchvision.models.alexnet(weights=None).features
+    torch.save({f"features.{name}": weight for name, weight in features.state_dict().items()}, file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

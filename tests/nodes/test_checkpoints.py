@@ -38,6 +38,9 @@ EXPECTED = {  # ComfyUI's class, what the network predicts, the latents' scale, 
 }
 SIZES = [(8, 8), (9, 13)]
 TIMESTEPS = [1, 800]
+LASTING = ("sd15", "sd21_768", "sdxl")  # sd21_base: the network of sd21_768, which is compared, and sd15's prediction
+pytestmark = pytest.mark.slow
+of_lasting_families = pytest.mark.parametrize("checkpoint", LASTING, indirect=True)
 
 
 def load(path: Path) -> tuple[Any, Any, Any]:
@@ -168,6 +171,7 @@ def fitted(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return run("FitImageLora", model=checkpoint.model, latent=image, positive=checkpoint.positive, **settings)[0]
 
 
+@of_lasting_families
 def test_a_fitted_lora_is_the_same_in_the_graph_and_from_a_file(
     checkpoint: Checkpoint, fitted: dict[str, Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -186,6 +190,7 @@ def test_a_fitted_lora_is_the_same_in_the_graph_and_from_a_file(
     assert (expected - denoised(checkpoint.model, checkpoint.positive)).abs().max() > 1e-3
 
 
+@of_lasting_families
 def test_diffusers_reads_a_fitted_lora(checkpoint: Checkpoint, fitted: dict[str, Tensor]) -> None:
     """As `load_lora_weights` does: its conversion of kohya's keys, then the UNet's own loader."""
     pytest.importorskip("peft")
@@ -203,6 +208,7 @@ def test_diffusers_reads_a_fitted_lora(checkpoint: Checkpoint, fitted: dict[str,
     assert_close(actual, denoised(with_lora(checkpoint.model, fitted), positive))
 
 
+@of_lasting_families
 def test_a_morph_in_parts_of_an_odd_size(checkpoint: Checkpoint, fitted: dict[str, Tensor]) -> None:
     alphas, noise = (0.0, 0.3, 0.6, 1.0), 3 * normal(4, 4, 9, 13) / EXPECTED[checkpoint.family][2]
     (blend,) = run("LoraBlend", model=checkpoint.model, start=fitted, end={**fitted}, alphas=alphas)
@@ -218,6 +224,7 @@ def test_a_morph_in_parts_of_an_odd_size(checkpoint: Checkpoint, fitted: dict[st
     assert (whole - sample(plain, prompt, noise, 2)).abs().max() > 1e-3
 
 
+@of_lasting_families
 def test_a_drag_of_an_odd_size(checkpoint: Checkpoint) -> None:
     """From the image's inversion to the two rows that KSampler finishes."""
     model, positive, image = checkpoint.model, checkpoint.positive, checkpoint.image(9, 13)
@@ -240,6 +247,7 @@ def test_a_drag_of_an_odd_size(checkpoint: Checkpoint) -> None:
     assert_close(finished[:1], sample(model, positive, noise["samples"], 10, start=start))
 
 
+@of_lasting_families
 def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
     """Direct Inversion ends in the image at guidance, Null-text comes nearer to it, and equal prompts edit nothing."""
     model, positive, image = checkpoint.model, checkpoint.positive, checkpoint.image(8, 8)
@@ -250,16 +258,19 @@ def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
         (empty,) = nodes.CLIPTextEncode().encode(checkpoint.clip, "")
     guided = {"cfg": cfg, "start": start}
 
-    def distance(model: Any, negative: Any) -> float:
-        result = sample(model, positive, noise["samples"], steps, negative=negative, **guided)
+    def sampled(model: Any, negative: Any) -> Tensor:
+        return sample(model, positive, noise["samples"], steps, negative=negative, **guided)
+
+    def distance(result: Tensor) -> float:
         return float((result - image["samples"]).std() * EXPECTED[checkpoint.family][2])
 
+    plain = sampled(model, empty)
     (pinned,) = run("DirectInversion", model=model, trajectory=trajectory, row=0)
-    assert distance(pinned, empty) < 1e-5 < 0.02 < distance(model, empty)
+    assert distance(sampled(pinned, empty)) < 1e-5 < 0.02 < distance(plain)
     settings = {"cfg": cfg, "inner_steps": 4, "learning_rate": 0.02, "early_stop": 0.0, "budget": 0}
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=empty, **settings)
     assert len(negative) == len(trajectory.trajectory.sigmas) - 1
-    assert distance(model, negative) < 0.95 * distance(model, empty)
+    assert distance(sampled(model, negative)) < 0.95 * distance(plain)
 
     prompts = {"source_prompt": "a photo of a cat", "edited_prompt": "a photo of a cat"}
     shares = {"cross_percent": 1.0, "self_percent": 1.0, "blend_words": "cat", "blend_threshold": 0.3}
@@ -269,7 +280,7 @@ def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
         patched, both = run("PromptToPrompt", model=model, clip=checkpoint.clip, **{**settings, **changes})
         rows.append(sample(patched, both, noise["samples"].repeat(2, 1, 1, 1), steps, negative=empty, **guided))
     assert_close(rows[0][1], rows[0][0], 1e-3)
-    assert_close(rows[0][0], sample(model, positive, noise["samples"], steps, negative=empty, **guided)[0], 1e-3)
+    assert_close(rows[0][0], plain[0], 1e-3)
     assert_close(rows[1][0], rows[0][0], 1e-3)
     assert (rows[1][1] - rows[1][0]).abs().max() > 1e-3
 

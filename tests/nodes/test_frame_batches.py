@@ -81,6 +81,7 @@ def test_no_more_rows_go_through_the_network_at_a_time(model: Any, size: int, ex
     assert rows == expected
 
 
+@pytest.mark.slow
 def test_the_larger_of_two_patches_numbers_does_not_matter(model: Any) -> None:
     """The outer one parts the frames; parts are not parted again."""
     whole = sample(inject(inject(model, ALPHAS, 0), ALPHAS, 0), conditioning(), NOISE, 2)

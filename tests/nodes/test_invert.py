@@ -81,6 +81,7 @@ def test_a_schedule_that_is_not_finite_is_refused(model: Any) -> None:
         invert(model, 1, scheduler="kl_optimal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "start"),
     [(None, 0.0), (None, 0.25), (models.sd1, 0.0), (models.sd2, 0.0)],

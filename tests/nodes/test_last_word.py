@@ -70,6 +70,7 @@ def ksampler(
     return result["samples"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["before it", "after it"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_row_is_the_image_whatever_other_patch_there_is(model: Any, inverted: Any, name: str, first: bool) -> None:

@@ -64,8 +64,8 @@ def morph_in_comfyui(model: Any, latents: Any, prompts: Any, loras: Any, config:
     "config",
     [
         replace(PLAIN, attention=0.6, attention_blocks="up blocks"),
-        replace(PLAIN, attention=1.0, attention_blocks="all blocks", adain=False),
-        replace(PLAIN, attention=0.3, attention_blocks="last two up blocks"),
+        pytest.param(replace(PLAIN, attention=1.0, attention_blocks="all blocks", adain=False), marks=pytest.mark.slow),
+        pytest.param(replace(PLAIN, attention=0.3, attention_blocks="last two up blocks"), marks=pytest.mark.slow),
     ],
     ids=lambda config: f"{config.attention_blocks}, {config.attention}",
 )
@@ -80,6 +80,7 @@ def test_the_graph_makes_the_cores_morph(model: Any, core: ToyModel, config: Mor
     assert_close(morph_in_comfyui(model, latents, prompts, loras, config), expected, 1e-3)
 
 
+@pytest.mark.slow
 def test_every_ingredient_of_the_compared_morph_changes_it(core: ToyModel) -> None:
     """So that the comparison above would notice a node that does nothing."""
     ends = [PreparedImage(normal(1, 4, 8, 12, seed=i), Text(conditioning(i)[0][0]), random_lora(i)) for i in range(2)]
@@ -94,6 +95,7 @@ def test_every_ingredient_of_the_compared_morph_changes_it(core: ToyModel) -> No
         assert (result.latents - full).abs().max() > 0.01, name
 
 
+@pytest.mark.slow
 def test_from_drawings_to_frames(toy: tuple[Any, Any, Any], core: ToyModel) -> None:
     """The whole way with the toy's CLIP and VAE and with fitted LoRAs, for images of the pack's own."""
     import nodes
@@ -118,6 +120,7 @@ def test_from_drawings_to_frames(toy: tuple[Any, Any, Any], core: ToyModel) -> N
     assert_close(images, expected.frames.movedim(1, -1), 1e-3)
 
 
+@pytest.mark.slow
 def test_the_end_frames_are_each_image_alone_with_its_lora(model: Any) -> None:
     alphas = (0.0, 0.3, 1.0)
     prompts, loras = (conditioning(0), conditioning(1)), (random_lora(0), random_lora(1, rank=7))
@@ -143,6 +146,7 @@ def test_frames_between_have_both_loras_merged(model: Any, ranks: tuple[int, int
         assert_close(frames[row][None], sample(merged, conditioning(), noise[row][None], STEPS), 1e-4)
 
 
+@pytest.mark.slow
 def test_lora_blend_works_on_a_model_that_carries_a_lora(model: Any) -> None:
     loras, noise = [random_lora(i) for i in range(3)], 10 * normal(2, 4, 8, 12)
     carrying = with_lora(model, loras[2], 0.5)
@@ -212,6 +216,7 @@ def test_attention_kv_inject_acts_in_its_share_of_the_steps(
     assert len(mixed) == acting * layers
 
 
+@pytest.mark.slow
 def test_guidance_treats_cond_and_uncond_rows_as_two_runs_of_the_frames(model: Any, core: ToyModel) -> None:
     """One batch of both predictions gives what two batches, combined by hand, give."""
     alphas, noise, cfg = alpha_schedule(4), 10 * normal(4, 4, 8, 12), 2.0
@@ -287,6 +292,7 @@ def test_prompts_of_other_lengths_are_blended_to_either_prompt_at_the_ends(model
     assert_close(frames[2:], sample(model, long, noise[2:], 4), 1e-4)
 
 
+@pytest.mark.slow
 def test_a_morph_of_an_image_with_itself_stands_still(model: Any) -> None:
     image, prompt, lora = latent(0), conditioning(0), random_lora(0)
     frames = morph_in_comfyui(model, [image] * 2, [prompt] * 2, [lora] * 2, replace(PLAIN, attention=0.0))

@@ -20,6 +20,7 @@ STEPS = 40
 STARTS = {"inpainting": 34, "SSD-1B": 34, "CosXL": 20, "Playground 2.5": 20}  # random networks are rough: a short way
 SIZE = (8, 12)
 FIT = {"rank": 4, "steps": 30, "seed": 0}
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -48,6 +48,7 @@ def test_the_shadow_computes_in_it(single: Any, half: Any) -> None:
     assert dtype_of(half) in COARSENESS
 
 
+@pytest.mark.slow
 def test_a_lora_is_fitted_in_single_precision(single: Any, half: Any) -> None:
     settings = {"latent": latent(), "positive": conditioning(), "rank": 2, "steps": 6, "learning_rate": 1e-3, "seed": 0}
     (lora, loss), (_, expected) = (run("FitImageLora", model=model, **settings) for model in (half, single))
@@ -58,6 +59,7 @@ def test_a_lora_is_fitted_in_single_precision(single: Any, half: Any) -> None:
     assert not torch.equal(up, up.to(dtype_of(half)).float())
 
 
+@pytest.mark.slow
 def test_inversion_and_morph(single: Any, half: Any) -> None:
     noise = [inverted(model) for model in (half, single)]
     assert_coarsely_equal(half, noise[0]["samples"], noise[1]["samples"])

@@ -142,6 +142,7 @@ def kv_inject(model: Any, **settings: Any) -> Any:
     return run("AttentionKVInject", model=model, **given)[0]
 
 
+@pytest.mark.slow
 def test_the_patches_go_together_in_any_order(model: Any, clip: Any, inverted: Any) -> None:
     """And leaving one out leaves its effect out."""
     blended = {"blend_words": "cat, rabbit", "blend_threshold": 0.9}
@@ -181,6 +182,7 @@ def test_nothing_leaks_into_the_next_run(model: Any, clip: Any, inverted: Any) -
     assert torch.equal(again, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(nodes_torch_compile, "skip_torch_compile_dict"), reason="this ComfyUI compiles with all of its guards"
 )

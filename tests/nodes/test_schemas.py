@@ -8,7 +8,8 @@ import nodes
 import pytest
 from comfy_api.latest import io
 
-from morph_pack.nodes import NODE_CLASS_MAPPINGS, versions
+from morph_pack.nodes import NODE_CLASS_MAPPINGS
+from morph_pack.nodes.host import versions
 
 NAMES = {
     "MorphDragFitImageLora": "Fit Image LoRA",

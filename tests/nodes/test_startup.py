@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from morph_tests.comfy_host import find_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +63,7 @@ def imported(names: tuple[str, ...], modules: list[str]) -> list[str]:
     return [module for module in modules if module.partition(".")[0] in names]
 
 
+@pytest.mark.slow
 def test_comfyui_loads_the_pack_and_nothing_heavy(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -73,6 +73,7 @@ SAMPLERS = (
     *("euler", "euler_ancestral", "heun", "dpm_2", "lms", "dpmpp_2s_ancestral", "dpmpp_2m", "ddpm", "lcm", "ipndm"),
     *("deis", "ddim", "uni_pc"),
 )
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 from morph_pack.morph_core.toy.drawing import one_drawing
 from morph_pack.morph_core.toy.model import IMAGE_SIZE, SCALE_FACTOR, ToyModel
 from morph_tests.networks import denoiser_of
-from morph_tests.nodes.graph import latent, normal, run
+from morph_tests.nodes.graph import diffusion_model, latent, normal, run
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
@@ -39,6 +39,7 @@ def test_model_is_the_cores_unet(model: Any, core: ToyModel, timestep: int) -> N
     sigmas = core.backbone.schedule.sigmas
     assert_close(model.get_model_object("model_sampling").sigmas, sigmas)
     x, text = normal(2, 4, 8, 12) * (1 + sigmas[timestep]), normal(2, 8, 64)
+    diffusion_model(model)  # an earlier test's LoRA may still be in its weights
     with torch.inference_mode():
         actual = model.model.apply_model(x, sigmas[timestep].expand(2), c_crossattn=text)
     with torch.no_grad():

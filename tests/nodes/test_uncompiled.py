@@ -107,17 +107,20 @@ def check(model: Any, patch: Callable[[Any], Any], expected: Tensor, backend: st
     assert_close(sampled(before), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch", [blend, inject])
 def test_a_whole_network_that_was_compiled_before(small: Any, patch: Callable[[Any], Any]) -> None:
     expected = expected_of(small) if patch is blend else sampled(patch(small))
     check(small, patch, expected, "eager", "diffusion_model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_part_of_a_network_that_was_compiled_before(small: Any, backend: str) -> None:
     check(small, blend, expected_of(small), backend, LAYER)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_first_used_with_lora_blend(small: Any) -> None:
     """Nothing is compiled then, so that nothing of LoRA Blend stays in what is compiled later."""
     plain, expected = sampled(small), expected_of(small)

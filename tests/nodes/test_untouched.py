@@ -1,31 +1,30 @@
 """Nothing that comes into a node is changed: ComfyUI caches outputs and hands the same objects to others."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
+import comfy.sd
 import comfy.utils
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 
 from morph_pack.morph_core.errors import InvalidInput
+from morph_tests.nodes.good_inputs import ALPHAS, LASTING, NODES, good_inputs, lasting_inputs
 from morph_tests.nodes.graph import (
     conditioning,
     diffusion_model,
-    drag_options,
     hooks_on,
-    latent,
     normal,
     random_lora,
     run,
     sample,
     with_lora,
 )
-
-ALPHAS = (0.0, 0.5, 1.0)
 
 
 def snapshot(value: Any) -> Any:
@@ -42,6 +41,10 @@ def snapshot(value: Any) -> Any:
             **{name: snapshot(getattr(value, name)) for name in ("model_options", "patches", "object_patches")},
             **{name: snapshot(getattr(value, name)) for name in ("wrappers", "callbacks", "attachments", "injections")},
         }
+    if isinstance(value, comfy.sd.CLIP):
+        return snapshot(value.cond_stage_model.state_dict(keep_vars=True)), snapshot(value.patcher.patches)
+    if dataclasses.is_dataclass(value):
+        return {field.name: snapshot(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: snapshot(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -60,88 +63,9 @@ def loaded(model: Any) -> Any:
     return run("AttentionKVInject", model=blend, alphas=(0.0,), **settings)[0]
 
 
-def fit_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
-    settings = {"rank": 2, "steps": steps, "learning_rate": 1e-3, "seed": 0}
-    return {"model": model, "latent": latent(size=(8, 8)), "positive": conditioning(), **settings}
-
-
-def invert_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
-    settings = {"steps": steps, "scheduler": "ddim_uniform", "start_at_step": 0}
-    image = {**latent(), "noise_mask": torch.ones(1, 1, 8, 12)}
-    return {"model": model, "positive": conditioning(), "latent_image": image, **settings}
-
-
-def drag_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
-    """steps: updates of the latent, which the progress bar counts."""
-    noise = {"samples": 3 * normal(1, 4, 8, 12), "noise_mask": torch.ones(1, 1, 8, 12), "batch_index": [0]}
-    mask = torch.zeros(1, 32, 48)
-    mask[:, :16] = 1
-    picture = torch.rand(1, 32, 48, 4, generator=torch.Generator().manual_seed(0))
-    return {
-        **{"model": model, "positive": conditioning(), "latent": noise, "image": picture, "mask": mask},
-        **{"points": '[{"x": 8, "y": 8}, {"x": 40, "y": 24}]', "objective": "DragDiffusion"},
-        **{"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 3},
-        "options": drag_options(iterations=steps, gradient_checkpointing=True),
-    }
-
-
-def trajectory_of(model: Any) -> dict[str, Any]:
-    noise, trajectory, _ = run("DdimInvert", **invert_inputs(model))
-    return {"trajectory": trajectory}
-
-
-def null_text_inputs(model: Any, steps: int = 2) -> dict[str, Any]:
-    """steps: updates, which the progress bar counts; all in the first sampling step."""
-    settings = {"cfg": 2.0, "inner_steps": steps, "learning_rate": 0.01, "early_stop": 0.0, "budget": 0}
-    inverted = run("DdimInvert", **{**invert_inputs(model), "steps": 1})[1]
-    return {"model": model, "trajectory": inverted, "negative": conditioning(5), **settings}
-
-
-@functools.cache
-def load_toy() -> Any:
-    return run("LoadToyModel")
-
-
-def ends() -> dict[str, Any]:
-    return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS]}
-
-
-INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "FitImageLora": fit_inputs,
-    "DdimInvert": invert_inputs,
-    "DragLatentOptimize": drag_inputs,
-    "SlerpLatents": lambda model: ends(),
-    "AdaIN": lambda model: {**ends(), "frames": {**latent(2, rows=3), "batch_index": [0, 1, 2]}, "strength": 0.5},
-    "LoraBlend": lambda model: {
-        **{"model": model, "start": random_lora(1), "end": random_lora(2, rank=6)},
-        "alphas": torch.tensor(ALPHAS),
-    },
-    "AttentionKVInject": lambda model: {
-        **{"model": model, "alphas": [*ALPHAS], "strength": 0.5, "end_percent": 0.6, "blocks": "up blocks"},
-        "frames_per_batch": 2,
-    },
-    "DirectInversion": lambda model: {"model": model, **trajectory_of(model), "row": -1, "mask": torch.eye(16)[None]},
-    "NullTextInversion": null_text_inputs,
-    "PromptToPrompt": lambda model: {
-        **{"model": model, "clip": load_toy()[1], "alignment": "refine", "cross_percent": 0.5, "self_percent": 0.5},
-        **{"source_prompt": "a red cat", "edited_prompt": "a blue cat", "reweight": "blue: 2"},
-        **{"blend_words": "red, blue", "blend_threshold": 0.5},
-    },
-    "BlendConditioning": lambda model: {
-        "start": conditioning(0, pooled_output=normal(1, 6), strength=0.5),
-        "end": conditioning(1, pooled_output=normal(1, 6, seed=1), strength=0.5),
-        "alphas": [*ALPHAS],
-    },
-    "RescheduleAlphas": lambda model: {
-        "images": torch.rand(3, 16, 16, 4, generator=torch.Generator().manual_seed(0)),
-        **{"alphas": [*ALPHAS], "frames": 0, "metric": "laplacian pyramid"},
-    },
-}
-
-
-@pytest.mark.parametrize("node", INPUTS)
+@pytest.mark.parametrize("node", NODES)
 def test_a_node_leaves_its_inputs_as_they_are(loaded: Any, node: str) -> None:
-    inputs = INPUTS[node](loaded)
+    inputs = good_inputs(node, loaded)
     before = snapshot(inputs)
     run(node, **inputs)
     assert snapshot(inputs) == before
@@ -177,11 +101,12 @@ def ksampler_inputs(model: Any, steps: int) -> dict[str, Any]:
     return {"model": patched_model(model), "positive": conditioning(), "noise": normal(3, 4, 8, 12), "steps": steps}
 
 
-LONG_RUNS: dict[str, tuple[Callable[..., Any], Callable[..., dict[str, Any]]]] = {
-    "Fit Image LoRA": (lambda **inputs: run("FitImageLora", **inputs), fit_inputs),
-    "DDIM Invert": (lambda **inputs: run("DdimInvert", **inputs), invert_inputs),
-    "Drag Latent Optimize": (lambda **inputs: run("DragLatentOptimize", **inputs), drag_inputs),
-    "Null-text Inversion": (lambda **inputs: run("NullTextInversion", **inputs), null_text_inputs),
+def a_node(name: str) -> tuple[Callable[..., Any], Callable[[Any, int], dict[str, Any]]]:
+    return functools.partial(run, name), functools.partial(lasting_inputs, name)
+
+
+LONG_RUNS: dict[str, tuple[Callable[..., Any], Callable[[Any, int], dict[str, Any]]]] = {
+    **{name: a_node(name) for name in LASTING},
     "KSampler": (sample, ksampler_inputs),
 }
 
@@ -215,11 +140,11 @@ def fail() -> None:
     ids=["cancelled", "failed"],
 )
 def test_a_run_that_ends_early_leaves_its_inputs_as_they_are(
-    model: Any, name: str, happens: Callable[[], None], error: type[BaseException]
+    model: Any, alexnet: None, name: str, happens: Callable[[], None], error: type[BaseException]
 ) -> None:
     """And ends within one step: no third step is reported."""
     execute, make_inputs = LONG_RUNS[name]
-    inputs = make_inputs(model, steps=6)
+    inputs = make_inputs(model, 6)
     before, picture = snapshot(inputs), sample(model, conditioning(), 10 * normal(1, 4, 8, 12), 2)
     progress = Progress(happens)
     with pytest.raises(error):
@@ -231,9 +156,9 @@ def test_a_run_that_ends_early_leaves_its_inputs_as_they_are(
 
 
 @pytest.mark.parametrize("name", LONG_RUNS)
-def test_progress_counts_every_step(model: Any, name: str) -> None:
+def test_progress_counts_every_step(model: Any, alexnet: None, name: str) -> None:
     execute, make_inputs = LONG_RUNS[name]
-    inputs = make_inputs(model, steps=4)
+    inputs = make_inputs(model, 4)
     progress = Progress(lambda: None)
     execute(**inputs)
     assert progress == [1, 2, 3, 4]

@@ -22,6 +22,12 @@ def required(*files):
     return {requirement.name: requirement.specifier for requirement in requirements}
 
 
+def bounded():
+    found = {name: specifier for name, specifier in required(*FILES).items() if specifier}
+    assert found
+    return found
+
+
 def of_the_library():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")  # tomllib is not in Python 3.10
     listed = re.search(r"^dependencies = (\[.*?^\])", text, re.MULTILINE | re.DOTALL)
@@ -36,7 +42,7 @@ def test_comfyuis_packages_are_named_without_bounds():
 
 
 def test_what_is_said_at_use_is_what_is_installed():
-    ours = {name: specifier for name, specifier in required(*FILES).items() if specifier}
+    ours = bounded()
     assert {name: bound for name, bound in BOUNDS.items() if name not in COMES_WITH_COMFYUI} == {
         name: ",".join(sorted(str(specifier).split(","), reverse=True)) for name, specifier in ours.items()
     }
@@ -48,6 +54,13 @@ def test_the_library_takes_the_same_packages_from_the_same_versions_on():
     assert not any("<" in str(specifier) or "==" in str(specifier) for specifier in library.values())
     for name in BOUNDS.keys() & library.keys():
         assert str(library[name]) == BOUNDS[name].split(",")[0]
+
+
+def test_a_package_with_a_bound_has_the_same_one_in_both_lists():
+    """For the nodes (requirements.txt and requirements-library.txt) and for the library (pyproject.toml)."""
+    library = of_the_library()
+    lowest = {name: str(next(one for one in bound if one.operator == ">=")) for name, bound in bounded().items()}
+    assert lowest == {name: str(library[name]) for name in lowest}
 
 
 def imports_in(node, guarded=False):

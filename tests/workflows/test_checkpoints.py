@@ -12,33 +12,34 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from morph_tests.checkpoints import FAMILIES
-from morph_tests.comfy_host import ComfyHost, Prompt, Run, running_comfyui, why_comfyui_cannot_run
+from morph_tests.comfy_host import ComfyHost, Prompt, Run
 
+FAMILIES = ("sd15", "sd21_768", "sdxl")  # sd21_base: the network of sd21_768, the prediction of sd15
 STEPS, FRAMES = 4, 4
+pytestmark = pytest.mark.slow
 SIZE = (104, 72)  # pixels, odd multiples of 8
 SPACING = {"steps": STEPS, "scheduler": "ddim_uniform"}
 NUMBERS = ("learning_rate", "motion_radius", "drag_distance", "tracking_radius", "drags_per_tracking", "levels")
 
 
 @pytest.fixture(scope="module")
-def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyHost]:
-    if reason := why_comfyui_cannot_run():
-        pytest.skip(reason)
-    with running_comfyui(tmp_path_factory.mktemp("checkpoints")) as host:
-        random = np.random.default_rng(0)
-        for name in ("a.png", "b.png"):
-            small = random.integers(0, 256, (9, 13, 3), dtype=np.uint8)
-            Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC).save(host.input_folder / name)
-        yield host
+def pictures(comfyui: ComfyHost) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        small = random.integers(0, 256, (9, 13, 3), dtype=np.uint8)
+        Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC).save(comfyui.input_folder / name)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, comfyui: ComfyHost, checkpoint_file: Callable[[str], Path]) -> str:
+def family(
+    request: pytest.FixtureRequest, comfyui: ComfyHost, pictures: None, checkpoint_file: Callable[[str], Path]
+) -> Iterator[str]:
+    """A checkpoint's name, whose memory ComfyUI gives back in the end."""
     folder = comfyui.input_folder.parent / "models" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{request.param}.safetensors").symlink_to(checkpoint_file(request.param))
-    return request.param
+    yield request.param
+    comfyui.post("/free", {"unload_models": True, "free_memory": True})
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -145,7 +146,12 @@ def latent(host: ComfyHost, run: Run, name: str) -> np.ndarray[Any, Any]:
 
 def picture_sizes(host: ComfyHost, run: Run, name: str) -> list[tuple[int, int]]:
     files = run.entry["outputs"][name]["images"]
-    return [Image.open(host.output_folder / file["subfolder"] / file["filename"]).size for file in files]
+    return [picture_size(host.output_folder / file["subfolder"] / file["filename"]) for file in files]
+
+
+def picture_size(file: Path) -> tuple[int, int]:
+    with Image.open(file) as picture:
+        return picture.size
 
 
 def assert_close(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:

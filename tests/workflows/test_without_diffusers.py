@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from morph_tests.comfy_host import ComfyHost, running_comfyui, why_comfyui_cannot_run
+from morph_tests.promises import absent
 
+pytestmark = pytest.mark.slow
 FORBIDDEN = ("diffusers", "peft", "lpips")
 SPACING = {"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 4}
 
@@ -15,7 +17,7 @@ SPACING = {"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 4}
 @pytest.fixture
 def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ComfyHost]:
     if reason := why_comfyui_cannot_run():
-        pytest.skip(reason)
+        absent("comfyui", reason)
     for package in FORBIDDEN:
         (tmp_path / "forbidden" / package).mkdir(parents=True)
         code = f"raise AssertionError('{package} was imported')"

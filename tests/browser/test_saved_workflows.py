@@ -4,36 +4,28 @@
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from morph_tests.browser.driver import ComfyPage, NoChromium, open_comfy_page, running_chromium, why_page_cannot_open
-from morph_tests.comfy_host import Prompt, running_comfyui, why_comfyui_cannot_run
+from morph_tests.browser.driver import ComfyPage, open_comfy_page
+from morph_tests.comfy_host import REPOSITORY, ComfyHost, Prompt
 
-FOLDER = Path(__file__).parent / "saved"
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+FOLDER = REPOSITORY / "tests" / "workflows" / "saved"
 FILES = sorted(FOLDER.glob("*.json"))
 QUEUED_PROMPT = "async () => (await window.app.graphToPrompt()).output"
 
 
 @pytest.fixture(scope="module")
-def comfy_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyPage]:
+def comfy_page(chromium: "Browser", comfyui: ComfyHost) -> Iterator[ComfyPage]:
     """One page opens all files, as a user does who has several workflows open."""
-    if reason := why_page_cannot_open() or why_comfyui_cannot_run():
-        pytest.skip(reason)
-    front_end = os.environ.get("MORPH_FRONT_END_ROOT")
-    arguments = ("--front-end-root", front_end) if front_end else ()
-    try:
-        with (
-            running_chromium() as browser,
-            running_comfyui(tmp_path_factory.mktemp("saved"), arguments) as host,
-            open_comfy_page(browser, host, {}) as page,
-        ):
-            yield page
-    except NoChromium as error:
-        pytest.skip(str(error))
+    with open_comfy_page(chromium, comfyui, {}) as page:
+        yield page
 
 
 def without_additions(now: Prompt, before: Prompt) -> Prompt:
