@@ -105,7 +105,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "FitImageLora": fit,
     "LoadLoraWeights": lambda model: {"lora_name": lora_file()},
     "DdimInvert": invert,
-    "DirectInversion": lambda model: {"trajectory": trajectory(model, 2), "row": -1, "mask": torch.eye(16)[None]},
+    "DirectInversion": lambda model: {"trajectory": trajectory(model, 2), "row": -1, "mask": torch.eye(32)[None]},
     "NullTextInversion": lambda model: {
         **{"trajectory": trajectory(model, 1), "negative": conditioning(5), "cfg": 2.0},
         **{"inner_steps": 1, "learning_rate": 0.01, "early_stop": 0.0, "budget": 0},
