@@ -23,10 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 LIBRARY = [ROOT / "requirements.txt", ROOT / "requirements-library.txt"]
 WITH_COMFYUI = ("tests/nodes", "tests/workflows", "tests/browser")
-LONGEST_FIRST = ("tests/nodes", "tests/core", "tests/js", "tests/requirements", "tests/scripts")
-WORKFLOWS = "tests/workflows"
-PAGES = "tests/browser"  # in one process: a page waits only so long for what a busy machine does
-TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+WITH_A_RUNNING_ONE = ("tests/workflows", "tests/browser")
+OTHERS = ("tests/nodes", "tests/core", "tests/js", "tests/requirements", "tests/scripts")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")  # what takes longest is named first
 QUICK = ("-m", "not slow and not full_size and not package_index")
 ALL = "--all"
 NO_TESTS = 5  # pytest's exit code where the arguments leave none
@@ -149,10 +148,10 @@ def pytest_runs(arguments: list[str], is_further: bool) -> list[list[str]]:
         names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in named)
         return [[*(WITH_COMFYUI if is_further and not names_tests else ()), *named]]
     if ALL not in arguments:  # one ComfyUI is started for all that need one running
-        return [[*LONGEST_FIRST, *TWO_PROCESSES, *QUICK], [WORKFLOWS, PAGES, *QUICK]]
+        return [[*OTHERS, *TWO_PROCESSES, *QUICK], [*WITH_A_RUNNING_ONE, *QUICK]]
     if is_further:
         return [["tests/nodes", *TWO_PROCESSES]]
-    return [[WORKFLOWS, *LONGEST_FIRST, *TWO_PROCESSES], [PAGES]]
+    return [[*WITH_A_RUNNING_ONE, *OTHERS, *TWO_PROCESSES]]
 
 
 def run_pytest(python: Path, arguments: list[str], **variables: str) -> int:
