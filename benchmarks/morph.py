@@ -88,10 +88,10 @@ def exact_against_free(results: list[dict[str, Tensor]]) -> str:
         torch.stack([result[name] for result in results]) for name in ("full: + rescheduling", "full, exact ends")
     )
     rougher = exact[:, 1] - free[:, 1]
-    error = rougher.std() / len(rougher) ** 0.5
+    error = f", standard error {rougher.std() / len(rougher) ** 0.5:.1f}" if len(rougher) > 1 else ""
     return (
         f"Ends differ from the autoencoder's by up to {free[:, 4].max():.3f}, exact ones by {exact[:, 4].max():.0e}. "
-        f"Variance of steps ×1000, exact less free: mean {rougher.mean():.1f}, standard error {error:.1f}, median "
+        f"Variance of steps ×1000, exact less free: mean {rougher.mean():.1f}{error}, median "
         f"{rougher.quantile(0.5):.1f}."
     )
 
