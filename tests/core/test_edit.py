@@ -71,6 +71,7 @@ def test_with_direct_inversion_the_source_is_the_image_whatever_the_guidance(mod
     assert (free.source - wanted).abs().max() > 0.05
 
 
+@pytest.mark.slow
 def test_null_text_leads_the_source_nearer_to_the_image(model, prepared):
     wanted = model.decode_latents(prepared.latent)
     config = replace(SHORT, inversion="Null-text", null_text=NullText(inner_steps=5, learning_rate=0.05))
@@ -107,6 +108,7 @@ def test_outside_of_the_words_the_image_stays(model, prepared):
     assert differences[0] < 0.5 * differences[1]
 
 
+@pytest.mark.slow
 def test_a_lora_and_a_trajectory_of_the_image_are_used(model, image):
     prepared = prepare_image(model, image, SOURCE, LoraFit(rank=2, steps=3, learning_rate=1e-2))
     sigmas = ddim_sigmas(model.backbone.schedule.sigmas, SHORT.steps)
