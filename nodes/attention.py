@@ -11,7 +11,7 @@ from ..morph_core.morphing.alphas import Alphas
 from ..morph_core.sampling.schedule import sigma_after
 from .host.adapters import CATEGORY, AlphasType, alphas_input
 from .host.backbone import unet_config, up_block_of
-from .host.frame_batches import InParts, current_alphas, current_frames
+from .host.frame_batches import PARTS, InParts, current_alphas, current_frames, parts_first
 from .host.inputs import checked
 from .host.named_errors import named
 from .host.uncompiled import run_uncompiled
@@ -91,8 +91,9 @@ class AttentionKVInject(io.ComfyNode):
         patched.set_model_attn1_patch(_EndContexts(unet_config(model), frame_alphas, strength, end_percent, blocks))
         if frames_per_batch:
             parts = InParts(frames_per_batch)
-            patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_parts", parts)
-            patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "morph_drag_parts", parts.prepare)
+            patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PARTS, parts)
+            patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, PARTS, parts.prepare)
+            parts_first(patched)
         run_uncompiled(patched, "Attention KV Inject")
         return io.NodeOutput(patched)
 
