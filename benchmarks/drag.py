@@ -5,9 +5,9 @@ matching features of the factor network, as DragBench does with a diffusion mode
 right answer does not differ from the original.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +15,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d, normalize
 
 from benchmarks.factor_network import FactorNetwork, load_factor_network
-from benchmarks.toy_model import held_out, psnr, sheet
+from benchmarks.held_out import held_out
+from benchmarks.pictures import decibels, differing, psnr, sheet
+from benchmarks.runner import arguments, measured, table
 from morph_core.dragging.latent import published
 from morph_core.dragging.points import DragPoints
 from morph_core.dragging.tracking import sample_bilinear
 from morph_core.lora.fit import LoraFit
 from morph_core.recipes.drag import Drag, drag_prepared
-from morph_core.recipes.morph import prepare_end
+from morph_core.recipes.image import prepare_image
 from morph_core.toy.drawing import FACTORS, KINDS, RANGES, draw, landmarks
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 
@@ -34,7 +36,6 @@ METHODS = {
     "DragDiffusion, stronger": Drag(latent=replace(DRAG_DIFFUSION, learning_rate=0.02), strength=0.8),
     "GoodDrag": Drag(latent=GOOD_DRAG, strength=0.75),
 }
-SAME = 0.02  # pixels that differ by less are outside the moved part
 AROUND = 4.0
 MARGIN = 5  # pixels around the moved part that may change too
 
@@ -66,6 +67,11 @@ class Task:
     points: DragPoints
     moved: Tensor
 
+    @property
+    def distances(self) -> Tensor:
+        """(N,) in pixels, how far each handle is asked to go."""
+        return ((self.points.targets - self.points.handles) * IMAGE_SIZE).norm(dim=1)
+
 
 def make_task(place: int) -> Task:
     """The place-th held-out drag; the kinds of drags take turns."""
@@ -81,8 +87,7 @@ def make_task(place: int) -> Task:
     old, new = landmarks(kind, before), landmarks(kind, after)
     points = DragPoints(torch.cat([old[h] for h in handles]), torch.cat([new[h] for h in handles]))
     image, answer = draw(kind, before, IMAGE_SIZE), draw(kind, after, IMAGE_SIZE)
-    differs = ((image - answer).abs().amax(1, keepdim=True) > SAME).float()
-    moved = max_pool2d(differs, 2 * MARGIN + 1, 1, MARGIN)
+    moved = max_pool2d(differing(image, answer), 2 * MARGIN + 1, 1, MARGIN)
     return Task(name, image, answer, drawings.captions[row], points, moved)
 
 
@@ -104,77 +109,71 @@ def found(network: FactorNetwork, image: Tensor, output: Tensor, points: DragPoi
 
 def measure(network: FactorNetwork, task: Task, output: Tensor) -> Tensor:
     """Share of the distance that is left, PSNR outside the moved part (dB), PSNR against the answer (dB)."""
-    handles, targets = task.points.handles * IMAGE_SIZE, task.points.targets * IMAGE_SIZE
-    left = (found(network, task.image, output, task.points) - targets).norm(dim=1)
-    outside = 1 - task.moved
-    kept = ((output - task.image).square().mean(1, keepdim=True) * outside).sum() / outside.sum()
-    return torch.stack(
-        [(left / (targets - handles).norm(dim=1)).mean(), -10 * kept.log10(), psnr(output, task.answer)[0]]
-    )
+    left = (found(network, task.image, output, task.points) - task.points.targets * IMAGE_SIZE).norm(dim=1)
+    share = (left / task.distances).mean(0, keepdim=True)
+    return torch.cat([share, psnr(output, task.image, 1 - task.moved), psnr(output, task.answer)])
 
 
 def drag_task(model: ToyModel, task: Task) -> dict[str, Tensor]:
     """Method -> (1, 3, S, S)."""
-    end = prepare_end(model, task.image, task.caption, LORA)
+    prepared = prepare_image(model, task.image, task.caption, LORA)
     pictures = {}
     for name, config in METHODS.items():
-        plain = drag_prepared(model, end, task.points, config)
+        plain = drag_prepared(model, prepared, task.points, config)
         pictures.setdefault("no drag", plain.original)
         pictures[name] = plain.dragged
-        pictures[f"{name}, mask"] = drag_prepared(model, end, task.points, config, task.moved).dragged
+        pictures[f"{name}, mask"] = drag_prepared(model, prepared, task.points, config, task.moved).dragged
     return {**pictures, "the right answer": task.answer}
 
 
-def measure_task(place: int, folder: Path | None) -> tuple[str, dict[str, Tensor]]:
-    """The kind of the place-th drag and method -> `measure`, in a process of its own."""
-    torch.set_num_threads(1)
+@dataclass(frozen=True)
+class Measured:
+    """One drag: its name, the distance asked in pixels, method -> `measure`."""
+
+    name: str
+    asked: float
+    values: dict[str, Tensor]
+
+
+def measure_task(place: int, folder: Path | None) -> Measured:
+    """The place-th drag, by every method."""
     task, network = make_task(place), load_factor_network()
     pictures = drag_task(load_toy_model(), task)
     if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet(torch.cat([task.image, *pictures.values()]), folder / f"drag_{place:02}.png", columns=len(pictures) + 1)
-    return task.name, {name: measure(network, task, picture) for name, picture in pictures.items()}
+        shown = torch.cat([task.image, *pictures.values()])
+        sheet(shown, folder / f"drag_{place:02}.png", columns=len(shown))
+    values = {name: measure(network, task, picture) for name, picture in pictures.items()}
+    return Measured(task.name, task.distances.mean().item(), values)
 
 
-def table(results: list[tuple[str, dict[str, Tensor]]]) -> str:
-    """Medians over all drags, then of the distance left for each kind of drag, as Markdown."""
-    kinds = list(KINDS_OF_DRAG)
-    lines = [
-        f"| method | distance left | PSNR outside | PSNR to the answer | left: {' | '.join(kinds)} |",
-        "|---" * (4 + len(kinds)) + "|",
-    ]
-    for method in results[0][1]:
-        left, outside, answer = torch.stack([values[method] for _, values in results]).quantile(0.5, dim=0)
-        by_kind = [
-            torch.stack([values[method][0] for kind, values in results if kind == wanted]).quantile(0.5).item()
-            for wanted in kinds
-        ]
-        fidelity = " | ".join(f"{value:.1f} dB" if value.isfinite() else "exact" for value in (outside, answer))
-        shares = " | ".join(f"{share:.0%}" for share in by_kind)
-        lines.append(f"| {method} | {left:.0%} | {fidelity} | {shares} |")
-    return "\n".join(lines)
+def median(values: Iterable[float]) -> float:
+    return torch.tensor(list(values)).quantile(0.5).item()
 
 
-def asked_row(tasks: list[Task]) -> str:
-    """The last row of the table: how far each kind of drag is asked to go, in pixels, medians."""
-    asked = {kind: [] for kind in KINDS_OF_DRAG}
-    for task in tasks:
-        way = (task.points.targets - task.points.handles) * IMAGE_SIZE
-        asked[task.name].append(way.norm(dim=1).mean())
-    pixels = [f"{torch.stack(ways).quantile(0.5).item():.1f} px" for ways in asked.values()]
-    return f"| distance asked | | | | {' | '.join(pixels)} |"
+def rows(results: list[Measured]) -> list[list[str]]:
+    """Medians over all drags, then of the distance left for each kind of drag, and last of the distance asked."""
+    kinds = [[result for result in results if result.name == name] for name in kinds_of(results)]
+    lines = []
+    for method in results[0].values:
+        left, outside, answer = torch.stack([result.values[method] for result in results]).quantile(0.5, dim=0).tolist()
+        by_kind = [median(result.values[method][0].item() for result in kind) for kind in kinds]
+        shares = [f"{share:.0%}" for share in by_kind]
+        lines.append([method, f"{left:.0%}", decibels(outside), decibels(answer), *shares])
+    asked = [f"{median(result.asked for result in kind):.1f} px" for kind in kinds]
+    return [*lines, ["distance asked", "", "", "", *asked]]
+
+
+def kinds_of(results: list[Measured]) -> list[str]:
+    """Those kinds of drag that were measured."""
+    return [name for name in KINDS_OF_DRAG if name in {result.name for result in results}]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--drags", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
-    parser.add_argument("--pictures", type=Path, help="save each drag's pictures, a column a method, into this folder")
-    given = parser.parse_args()
-    with ProcessPoolExecutor(given.workers) as pool:
-        results = list(pool.map(measure_task, range(given.drags), [given.pictures] * given.drags))
-    print(table(results))
-    print(asked_row([make_task(place) for place in range(given.drags)]))
+    given = arguments(__doc__, drags=32, pictures="each drag's pictures, a column a method,")
+    results = measured([partial(measure_task, place, given.pictures) for place in range(given.drags)], given.workers)
+    first, *others = kinds_of(results)
+    header = ["method", "distance left", "PSNR outside", "PSNR to the answer", f"left: {first}", *others]
+    print(table(header, rows(results)))
 
 
 if __name__ == "__main__":

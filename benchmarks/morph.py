@@ -4,9 +4,8 @@ Prints a table, averages over the pairs. Perceptual distances are those of the f
 its trunk cannot be bundled); the drawing error is the distance to the nearest genuine drawing, by fitting its factors.
 """
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,9 +13,12 @@ from torch import Tensor
 
 from benchmarks.factor_network import FactorNetwork, feature_distances, load_factor_network
 from benchmarks.fit_drawing import drawing_error
-from benchmarks.toy_model import held_out, sheet
+from benchmarks.held_out import held_out
+from benchmarks.pictures import sheet
+from benchmarks.runner import arguments, measured, table
 from morph_core.lora.fit import LoraFit
-from morph_core.recipes.morph import Morph, morph_ends, prepare_end
+from morph_core.recipes.image import prepare_image
+from morph_core.recipes.morph import Morph, morph_prepared
 from morph_core.toy.drawing import Drawings
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 
@@ -38,18 +40,18 @@ def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
     """Method -> (FRAMES, 3, H, W) between drawings 2·pair and 2·pair + 1."""
     places = [2 * pair, 2 * pair + 1]
     images = [drawings.render(IMAGE_SIZE)[i : i + 1] for i in places]
-    ends = [prepare_end(model, image, drawings.captions[i], LORA) for image, i in zip(images, places, strict=True)]
+    ends = [prepare_image(model, image, drawings.captions[i], LORA) for image, i in zip(images, places, strict=True)]
     bare = [replace(end, lora={}) for end in ends]
-    slerp, full = morph_ends(model, *bare, SLERP), morph_ends(model, *ends, FULL)
+    slerp, full = morph_prepared(model, *bare, SLERP), morph_prepared(model, *ends, FULL)
     return {
         "cross-fade": cross_fade(*(model.decode_latents(end.latent) for end in ends)),  # from end to end as they are
         "latent slerp": slerp.first_pass.frames,
         "latent slerp, rescheduled": slerp.frames,
-        "+ LoRA": morph_ends(model, *ends, WITH_LORA).frames,
-        "+ LoRA + attention": morph_ends(model, *ends, WITH_ATTENTION).frames,
+        "+ LoRA": morph_prepared(model, *ends, WITH_LORA).frames,
+        "+ LoRA + attention": morph_prepared(model, *ends, WITH_ATTENTION).frames,
         "+ LoRA + attention + AdaIN": full.first_pass.frames,
         "full: + rescheduling": full.frames,
-        "full, exact ends": morph_ends(model, *ends, EXACT).frames,
+        "full, exact ends": morph_prepared(model, *ends, EXACT).frames,
     }
 
 
@@ -70,14 +72,12 @@ def measure(network: FactorNetwork, frames: Tensor, ends: Tensor) -> Tensor:
     )
 
 
-def measure_pair(pair: int, pairs: int, pictures: Path | None) -> dict[str, Tensor]:
-    """Method -> `measure` of one pair's frames, in a process of its own."""
-    torch.set_num_threads(1)
+def measure_pair(pair: int, pairs: int, folder: Path | None) -> dict[str, Tensor]:
+    """Method -> `measure` of one pair's frames."""
     network = load_factor_network()
     frames = morphs(load_toy_model(), held_out(2 * pairs, offset=2), pair)
-    if pictures:
-        pictures.mkdir(parents=True, exist_ok=True)
-        sheet(torch.cat(list(frames.values())), pictures / f"pair_{pair:02}.png", columns=FRAMES)
+    if folder:
+        sheet(torch.cat(list(frames.values())), folder / f"pair_{pair:02}.png", columns=FRAMES)
     ends = frames["cross-fade"][[0, -1]]
     return {name: measure(network, shown, ends) for name, shown in frames.items()}
 
@@ -88,28 +88,24 @@ def exact_against_free(results: list[dict[str, Tensor]]) -> str:
         torch.stack([result[name] for result in results]) for name in ("full: + rescheduling", "full, exact ends")
     )
     rougher = exact[:, 1] - free[:, 1]
-    error = rougher.std() / len(rougher) ** 0.5
+    error = f", standard error {rougher.std() / len(rougher) ** 0.5:.1f}" if len(rougher) > 1 else ""
     return (
         f"Ends differ from the autoencoder's by up to {free[:, 4].max():.3f}, exact ones by {exact[:, 4].max():.0e}. "
-        f"Variance of steps ×1000, exact less free: mean {rougher.mean():.1f}, standard error {error:.1f}, median "
+        f"Variance of steps ×1000, exact less free: mean {rougher.mean():.1f}{error}, median "
         f"{rougher.quantile(0.5):.1f}."
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
-    parser.add_argument("--pictures", type=Path, help="save each pair's frames, a row a method, into this folder")
-    given = parser.parse_args()
-    jobs = range(given.pairs), [given.pairs] * given.pairs, [given.pictures] * given.pairs
-    with ProcessPoolExecutor(given.workers) as pool:
-        results = list(pool.map(measure_pair, *jobs))
-    print("| method | path length | variance of steps ×1000 | longest / mean step | drawing error |")
-    print("|---|---|---|---|---|")
+    given = arguments(__doc__, pairs=16, pictures="each pair's frames, a row a method,")
+    jobs = [partial(measure_pair, pair, given.pairs, given.pictures) for pair in range(given.pairs)]
+    results = measured(jobs, given.workers)
+    rows = []
     for name in results[0]:
         length, variance, longest, error, _ = torch.stack([result[name] for result in results]).mean(0).tolist()
-        print(f"| {name} | {length:.2f} | {variance:.0f} | {longest:.2f} | {error:.4f} |")
+        rows.append([name, f"{length:.2f}", f"{variance:.0f}", f"{longest:.2f}", f"{error:.4f}"])
+    header = ["method", "path length", "variance of steps ×1000", "longest / mean step", "drawing error"]
+    print(table(header, rows))
     print(exact_against_free(results))
 
 

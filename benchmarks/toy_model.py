@@ -1,91 +1,87 @@
-"""How good the bundled toy model is: python -m benchmarks.toy_model [--pictures FOLDER]
+"""How good the bundled toy model is: python -m benchmarks.toy_model [--images N] [--samples N] [--pictures FOLDER]
 
-Autoencoder on held-out drawings, DDIM inversion and back, and what samples show as read by the factor network.
+Held-out drawings through the autoencoder, and inverted and sampled back. Samples, and for comparison the drawings of
+their captions, as the factor network reads them.
 """
 
-import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from benchmarks.factor_network import load_factor_network, read_colours
-from morph_core.denoise import Denoise, unet_denoiser
+from benchmarks.held_out import held_out
+from benchmarks.pictures import decibels, psnr, sheet
+from benchmarks.runner import arguments, measured, table
 from morph_core.sampling import ddim
-from morph_core.sampling.schedule import ddim_sigmas, sigmas_of
-from morph_core.toy.drawing import KINDS, Drawings, sample_drawings
-from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
+from morph_core.sampling.guidance import guided_denoiser
+from morph_core.sampling.schedule import ddim_sigmas
+from morph_core.toy.drawing import KINDS
+from morph_core.toy.model import IMAGE_SIZE, load_toy_model
 
-HELD_OUT_SEED = 10**9
 STEPS = 50
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) in dB, of pictures in 0..1."""
-    return -10 * torch.log10((a - b).square().flatten(1).mean(1))
-
-
-def held_out(count: int, offset: int = 0) -> Drawings:
-    """Drawings that the training never saw."""
-    return sample_drawings(count, torch.Generator().manual_seed(HELD_OUT_SEED + offset))
-
-
-def denoiser(model: ToyModel, captions: tuple[str, ...], guidance: float = 1.0) -> tuple[Denoise, Tensor]:
-    """The model's `Denoise` for these captions, with classifier-free guidance, and the sigmas of 50 DDIM steps."""
-    train_sigmas = sigmas_of(model.train_alphas)
-    told = unet_denoiser(model.unet, model.encode_text(captions), train_sigmas)
-    untold = unet_denoiser(model.unet, model.encode_text([""]), train_sigmas)
-
-    def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        return torch.lerp(untold(x, sigma), told(x, sigma), guidance)
-
-    return (told if guidance == 1 else guided), ddim_sigmas(train_sigmas, STEPS)
-
-
-def sheet(pictures: Tensor, path: Path, columns: int = 16) -> None:
-    """Save (B, 3, H, W) in 0..1 as one picture."""
-    rows, side = len(pictures) // columns, pictures.shape[-1]
-    tiles = pictures[: rows * columns].reshape(rows, columns, 3, side, side).permute(0, 3, 1, 4, 2)
-    pixels = (tiles.reshape(rows * side, columns * side, 3) * 255).round().byte().numpy()
-    Image.fromarray(pixels).resize((columns * side * 2, rows * side * 2), Image.Resampling.BICUBIC).save(path)
+GUIDANCE = 2.5
+LATENT = (4, IMAGE_SIZE // 4, IMAGE_SIZE // 4)
+COLUMNS = 16  # of the pictures saved
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, help="save what was made into this folder")
-    folder = parser.parse_args().pictures
-    model, network = load_toy_model(), load_factor_network()
-
-    drawings = held_out(32)
-    pictures = drawings.render(IMAGE_SIZE)
+def round_trips(images: int, folder: Path | None) -> list[list[str]]:
+    """Table rows: the autoencoder against the drawings, inversion and back against the autoencoder."""
+    model, drawings = load_toy_model(), held_out(images)
+    pictures, schedule = drawings.render(IMAGE_SIZE), model.backbone.schedule
     latents = model.encode_images(pictures)
     restored = model.decode_latents(latents)
-    values = psnr(restored, pictures)
-    print(f"autoencoder, 32 held-out drawings: median {values.quantile(0.5):.1f} dB, lowest {values.min():.1f} dB")
-
-    denoise, sigmas = denoiser(model, drawings.captions)
-    back = model.decode_latents(ddim.sample(denoise, ddim.invert(denoise, latents, sigmas), sigmas))
-    values = psnr(back, restored)
-    print(f"DDIM inversion and back, {STEPS} steps: median {values.quantile(0.5):.1f} dB, lowest {values.min():.1f} dB")
-
-    drawings = held_out(128, offset=1)
-    denoise, sigmas = denoiser(model, drawings.captions, guidance=2.5)
-    noise = torch.randn(128, 4, *latents.shape[-2:], generator=torch.Generator().manual_seed(0))
-    samples = model.decode_latents(ddim.sample(denoise, noise * (1 + sigmas[0] ** 2) ** 0.5, sigmas))
-    for name, shown in (("samples at guidance 2.5", samples), ("drawings themselves", drawings.render(IMAGE_SIZE))):
-        logits, factors = network(shown)
-        kinds = [KINDS[i] for i in logits.argmax(1).tolist()]
-        right = [
-            sum(word in caption.split() for word, caption in zip(words, drawings.captions, strict=True)) / 128
-            for words in (kinds, read_colours(factors))
-        ]
-        print(f"128 {name}: animal right {right[0]:.0%}, colour right {right[1]:.0%}")
+    denoise = model.backbone.denoiser(model.encode_text(drawings.captions))
+    sigmas = ddim_sigmas(schedule.sigmas, STEPS)
+    noise = ddim.invert(denoise, latents, sigmas, schedule)
+    back = model.decode_latents(ddim.sample(denoise, noise, sigmas))
     if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        sheet(torch.cat([pictures[:16], restored[:16], back[:16]]), folder / "round_trip.png")
-        sheet(samples[:64], folder / "samples.png")
+        shown = [some[:COLUMNS] for some in (pictures, restored, back)]
+        sheet(torch.cat(shown), folder / "round_trip.png", columns=len(shown[0]))
+    return [
+        [f"autoencoder, {images} held-out drawings", median_and_lowest(psnr(restored, pictures))],
+        [f"DDIM inversion and back, {STEPS} steps", median_and_lowest(psnr(back, restored))],
+    ]
+
+
+def median_and_lowest(values: Tensor) -> str:
+    return f"median {decibels(values.quantile(0.5).item())}, lowest {decibels(values.min().item())}"
+
+
+@torch.no_grad()
+def samples(count: int, folder: Path | None) -> list[list[str]]:
+    """Table rows: how many samples, and how many drawings, read as their captions say."""
+    model, drawings = load_toy_model(), held_out(count, offset=1)
+    pictures, schedule = drawings.render(IMAGE_SIZE), model.backbone.schedule
+    told, untold = (model.backbone.denoiser(model.encode_text(texts)) for texts in (drawings.captions, [""]))
+    sigmas = ddim_sigmas(schedule.sigmas, STEPS)
+    noise = torch.randn(count, *LATENT, generator=torch.Generator().manual_seed(0)) * schedule.scale(sigmas[0])
+    made = model.decode_latents(ddim.sample(guided_denoiser(untold, told, GUIDANCE), noise, sigmas))
+    if folder:
+        sheet(made[: 4 * COLUMNS], folder / "samples.png", columns=min(count, COLUMNS))
+    return [
+        [f"{count} samples at guidance {GUIDANCE}", read_right(made, drawings.captions)],
+        [f"{count} drawings themselves", read_right(pictures, drawings.captions)],
+    ]
+
+
+def read_right(pictures: Tensor, captions: Sequence[str]) -> str:
+    """In how many the factor network reads what the caption says."""
+    logits, factors = load_factor_network()(pictures)
+    shares = []
+    for words in ([KINDS[i] for i in logits.argmax(1).tolist()], read_colours(factors)):
+        right = sum(word in caption.split() for word, caption in zip(words, captions, strict=True))
+        shares.append(right / len(captions))
+    return f"animal right {shares[0]:.0%}, colour right {shares[1]:.0%}"
+
+
+def main() -> None:
+    given = arguments(__doc__, images=32, samples=128, pictures="what was made")
+    jobs = [partial(round_trips, given.images, given.pictures), partial(samples, given.samples, given.pictures)]
+    print(table(["measure", "reached"], [row for rows in measured(jobs, given.workers) for row in rows]))
 
 
 if __name__ == "__main__":

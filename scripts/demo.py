@@ -83,7 +83,9 @@ def drag_demo(model: ToyModel, steps: int, folder: Path, on_stage: OnStage) -> l
     points = DragPoints(nose, nose + torch.tensor([NOSE_GOES]))
     print(f"dragging the nose of {drawing.captions[0]!r}")
     image = drawing.render(IMAGE_SIZE)
-    result = drag(model, image, drawing.captions[0], points, replace(DRAG, steps=steps), on_stage=on_stage)
+    levels = max(1, min(DRAG.latent.levels, round(DRAG.strength * steps)))  # there is one for each step that is left
+    config = replace(DRAG, steps=steps, latent=replace(DRAG.latent, levels=levels))
+    result = drag(model, image, drawing.captions[0], points, config, on_stage=on_stage)
     way = draw_paths(image[0].movedim(0, -1), result.drag.tracks * IMAGE_SIZE, points.targets * IMAGE_SIZE)
     pictures = {"before": as_picture(image[0]), "after": as_picture(result.dragged[0]), "paths": way}
     paths = [folder / f"drag_{name}.png" for name in pictures]

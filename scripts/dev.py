@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 LIBRARY = [ROOT / "requirements.txt", ROOT / "requirements-library.txt"]
 WITH_COMFYUI = ("tests/nodes", "tests/workflows", "tests/browser")
-LONGEST_FIRST = ("tests/workflows", "tests/nodes", "tests/core", "tests/js", "tests/requirements", "tests/scripts")
-TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-PAGES = ("tests/browser",)  # in one process: a page waits only so long for what a busy machine does
+WITH_A_RUNNING_ONE = ("tests/workflows", "tests/browser")
+OTHERS = ("tests/nodes", "tests/core", "tests/js", "tests/requirements", "tests/scripts")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")  # what takes longest is named first
 QUICK = ("-m", "not slow and not full_size and not package_index")
 ALL = "--all"
 NO_TESTS = 5  # pytest's exit code where the arguments leave none
@@ -147,10 +147,11 @@ def pytest_runs(arguments: list[str], is_further: bool) -> list[list[str]]:
     if named:
         names_tests = any((ROOT / argument.partition("::")[0]).exists() for argument in named)
         return [[*(WITH_COMFYUI if is_further and not names_tests else ()), *named]]
-    chosen = () if ALL in arguments else QUICK
+    if ALL not in arguments:  # one ComfyUI is started for all that need one running
+        return [[*OTHERS, *TWO_PROCESSES, *QUICK], [*WITH_A_RUNNING_ONE, *QUICK]]
     if is_further:
-        return [["tests/nodes", *TWO_PROCESSES, *chosen]]
-    return [[*LONGEST_FIRST, *TWO_PROCESSES, *chosen], [*PAGES, *chosen]]
+        return [["tests/nodes", *TWO_PROCESSES]]
+    return [[*WITH_A_RUNNING_ONE, *OTHERS, *TWO_PROCESSES]]
 
 
 def run_pytest(python: Path, arguments: list[str], **variables: str) -> int:

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.held_out import HELD_OUT_SEED, held_out  # noqa: E402
+from benchmarks.pictures import psnr  # noqa: E402
 from morph_core.sampling.schedule import alphas_cumprod  # noqa: E402
 from morph_core.toy.drawing import Drawings, sample_drawings  # noqa: E402
 from morph_core.toy.model import IMAGE_SIZE, WEIGHTS, TextEncoder, new_autoencoder, new_unet  # noqa: E402
 from morph_core.toy.words import tokenize  # noqa: E402
 
 log = logging.getLogger("train_toy")
-HELD_OUT_SEED = 10**9  # training seeds stay far below it
 
 
 @dataclass
@@ -52,14 +53,8 @@ class Run:
         return self.rate * min(1.0, (step + 1) / 100, max(left, 0.0))
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) peak signal-to-noise ratio of pictures in -1..1, in dB."""
-    return 10 * torch.log10(4 / (a - b).square().flatten(1).mean(1))
-
-
-def batch_of(run: Run, step: int, held_out: bool = False) -> Drawings:
-    generator = torch.Generator().manual_seed((HELD_OUT_SEED if held_out else 0) + step)
-    return sample_drawings(run.batch, generator)
+def batch_of(run: Run, step: int) -> Drawings:
+    return sample_drawings(run.batch, torch.Generator().manual_seed(step))
 
 
 def train(
@@ -136,9 +131,9 @@ def train_autoencoder(run: Run) -> None:
 
     @torch.no_grad()
     def report() -> str:
-        pictures = batch_of(run, 0, held_out=True).render(IMAGE_SIZE).to(run.device) * 2 - 1
-        latents = autoencoder.encode(pictures).latent_dist.mean
-        values = psnr(autoencoder.decode(latents).sample.clamp(-1, 1), pictures)
+        pictures = held_out(run.batch).render(IMAGE_SIZE).to(run.device)
+        latents = autoencoder.encode(pictures * 2 - 1).latent_dist.mean
+        values = psnr((autoencoder.decode(latents).sample / 2 + 0.5).clamp(0, 1), pictures)
         return (
             f"held-out PSNR median {values.quantile(0.5):.2f} dB, lowest {values.min():.2f} dB, "
             f"latent std {latents.std((0, 2, 3)).tolist()}"
@@ -211,13 +206,13 @@ def train_diffusion(run: Run) -> None:
         rows = torch.randint(len(latents), (run.batch,), generator=torch.Generator().manual_seed(step))
         return noised(step, latents[rows], tokens[rows]).mean()
 
-    held_out = sample_drawings(64, torch.Generator().manual_seed(HELD_OUT_SEED))
-    held_out_latents = autoencoder.encode(held_out.render(IMAGE_SIZE).to(run.device) * 2 - 1).latent_dist.mean
-    held_out_tokens = torch.tensor(tokenize(held_out.captions), device=run.device)
+    unseen = held_out(64)
+    unseen_latents = autoencoder.encode(unseen.render(IMAGE_SIZE).to(run.device) * 2 - 1).latent_dist.mean
+    unseen_tokens = torch.tensor(tokenize(unseen.captions), device=run.device)
 
     @torch.no_grad()
     def report() -> str:
-        return f"held-out weighted noise error {noised(HELD_OUT_SEED, held_out_latents, held_out_tokens).mean():.4f}"
+        return f"held-out weighted noise error {noised(HELD_OUT_SEED, unseen_latents, unseen_tokens).mean():.4f}"
 
     train(run, "diffusion", parts, loss_of, report, average=0.999)
 
@@ -281,7 +276,7 @@ def train_factors(run: Run) -> None:
 
     @torch.no_grad()
     def report() -> str:
-        drawings = sample_drawings(256, torch.Generator().manual_seed(HELD_OUT_SEED))
+        drawings = held_out(256)
         logits, factors = network(drawings.render(IMAGE_SIZE).to(run.device))
         kinds = (logits.argmax(1).cpu() == drawings.kinds).float().mean()
         pairs = zip(factor_network.read_colours(factors.cpu()), drawings.captions, strict=True)

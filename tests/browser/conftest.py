@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 FOLDER = Path(__file__).parent
-QUICK = {  # the others are slow: one page, one picker and one workflow say whether there is anything to look into
+QUICK = {  # the others are slow: a page, a picker and a workflow's file say whether there is anything to look into
     "test_run_saves_an_image_and_the_second_run_is_cached",
     "test_pointer_places_moves_and_removes[installed-canvas]",
-    "test_workflow_runs_from_the_page[toy_edit]",
+    "test_a_saved_file_queues_what_it_queued[toy_edit]",
 }
 
 

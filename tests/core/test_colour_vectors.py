@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from morph_pack.morph_core.paths import colour_of
+from morph_pack.morph_core.pictures.handle_tracks import colour_of
 
 VECTORS = json.loads((Path(__file__).parents[1] / "colour_vectors.json").read_text(encoding="utf-8"))
 

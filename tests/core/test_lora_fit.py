@@ -6,27 +6,13 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.blend import read_lora
-from morph_pack.morph_core.lora.fit import LoraFit, fit_lora, trainable_lora
-from morph_pack.morph_core.models.text import Text
-from morph_pack.morph_core.models.unet import UnetBackbone
-from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
-
-ALPHAS = alphas_cumprod()
-SHORT = LoraFit(rank=2, steps=2, learning_rate=1e-3)
+from morph_pack.morph_core.lora.fit import LoraFit
+from morph_tests.core.lora_fits import ALPHAS, SHORT, context, fit, latent
 
 
 @pytest.fixture
 def unet(small_unet):
     return small_unet
-
-
-def latent(seed=1):
-    return torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def context(seed=2):
-    return torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(seed))
 
 
 def fixed_loss(unet, prediction="epsilon"):
@@ -37,12 +23,6 @@ def fixed_loss(unet, prediction="epsilon"):
     z = alpha.sqrt() * latent() + (1 - alpha).sqrt() * noise
     target = noise if prediction == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * latent()
     return (unet(z, t, context().expand(16, -1, -1)).sample - target).square().mean().item()
-
-
-def fit(unet, latent, context, config, prediction="epsilon", on_step=None):
-    return fit_lora(
-        UnetBackbone(unet, VariancePreserving(sigmas_of(ALPHAS), prediction)), latent, Text(context), config, on_step
-    )
 
 
 def same(a, b):
@@ -234,27 +214,6 @@ def test_the_generators_of_accelerators_are_left_alone(unet, monkeypatch):
     assert seeded == []
 
 
-def test_it_starts_as_pefts_gaussian_lora_does_and_computes_the_same(unet):
-    peft = pytest.importorskip("peft")
-    other = copy.deepcopy(unet)
-    torch.manual_seed(5)
-    config = peft.LoraConfig(
-        r=3, lora_alpha=3, init_lora_weights="gaussian", target_modules=["to_q", "to_k", "to_v", "to_out.0"]
-    )
-    other.add_adapter(config)
-    layers = {path: module for path, module in other.named_modules() if hasattr(module, "lora_A")}
-    with trainable_lora(UnetBackbone(unet, VariancePreserving(sigmas_of(ALPHAS))), LoraFit(rank=3, seed=5)) as updates:
-        assert updates.keys() == layers.keys()
-        for path, update in updates.items():
-            assert torch.equal(update.down.weight, layers[path].lora_A["default"].weight)
-            assert torch.equal(update.up.weight, layers[path].lora_B["default"].weight)
-            update.up.weight.data.normal_()
-            layers[path].lora_B["default"].weight.data.copy_(update.up.weight)
-        actual = unet(latent(), 500, context()).sample
-    torch.testing.assert_close(actual, other(latent(), 500, context()).sample, rtol=0, atol=1e-6)
-    assert (actual - unet(latent(), 500, context()).sample).abs().max() > 1e-2
-
-
 def test_a_unet_with_another_adapter_is_refused_and_keeps_it(unet):
     LoraConfig = pytest.importorskip("peft").LoraConfig
     unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "other")
@@ -270,52 +229,6 @@ def test_two_fits_in_a_row_do_not_know_of_each_other(unet):
     second = fit(unet, latent(), context(), SHORT)
     assert second.losses == alone.losses
     assert same(second.weights, alone.weights)
-
-
-def test_every_attention_projection_is_fitted_under_kohyas_names(unet):
-    weights = fit(unet, latent(), context(), SHORT).weights
-    places = (
-        "down_blocks_0_attentions_0",
-        "mid_block_attentions_0",
-        "up_blocks_0_attentions_0",
-        "up_blocks_0_attentions_1",
-    )
-    expected = {
-        f"lora_unet_{place}_transformer_blocks_0_{attention}_{projection}.{part}"
-        for place in places
-        for attention in ("attn1", "attn2")
-        for projection in ("to_q", "to_k", "to_v", "to_out_0")
-        for part in ("lora_down.weight", "lora_up.weight", "alpha")
-    }
-    assert weights.keys() == expected
-
-
-def test_shapes_dtype_and_scale_of_the_weights(unet):
-    weights = fit(unet, latent(), context(), SHORT).weights
-    layers = read_lora(weights, unet)
-    assert len(layers) == len(weights) / 3
-    for layer, update in layers.items():
-        assert update.down.shape == (2, layer.in_features) and update.up.shape == (layer.out_features, 2)
-        assert update.down.dtype == update.up.dtype == torch.float32
-        assert update.scale == 1
-        assert update.up.abs().max() > 0  # it was trained: it starts at 0
-        assert not update.down.requires_grad
-
-
-def test_diffusers_loads_the_lora_to_the_same_effect(unet, merged):
-    pytest.importorskip("peft")
-    pytest.importorskip("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", exc_type=ImportError)
-    from diffusers import StableDiffusionPipeline
-
-    config = LoraFit(rank=3, steps=5, learning_rate=1e-2)
-    weights = fit(unet, latent(), context(), config).weights
-    expected = merged(unet, (weights, 1))(latent(), 500, context()).sample
-    other = copy.deepcopy(unet)
-    state, network_alphas = StableDiffusionPipeline.lora_state_dict(dict(weights))
-    StableDiffusionPipeline.load_lora_into_unet(state, network_alphas, other)
-    loaded = other(latent(), 500, context()).sample
-    torch.testing.assert_close(loaded, expected, rtol=0, atol=1e-5)
-    assert (loaded - unet(latent(), 500, context()).sample).abs().max() > 1e-2
 
 
 def test_a_half_precision_unet_is_fitted_in_single_precision(unet):

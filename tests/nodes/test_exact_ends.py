@@ -183,6 +183,7 @@ def test_null_text_is_the_cores(model: Any, core: ToyModel, inverted: Any) -> No
         torch.testing.assert_close(embedding, own, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_ksampler_uses_each_steps_null_text_and_returns_nearer_to_the_image(model: Any, inverted: Any) -> None:
     noise, trajectory, _ = inverted
     settings = {**NULL_TEXT, "inner_steps": 10}

@@ -43,7 +43,7 @@ def prompts(**pooled: Any) -> Any:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
-@pytest.mark.parametrize("cfg", [1.0, 2.5])
+@pytest.mark.parametrize("cfg", [1.0, pytest.param(2.5, marks=pytest.mark.slow)])
 def test_the_result_is_that_of_all_frames_at_once(model: Any, order: str, size: int, cfg: float) -> None:
     patched = ORDERS[order]
     settings = {"positive": prompts(), "negative": conditioning(5), "noise": NOISE, "steps": 3, "cfg": cfg}

@@ -98,7 +98,7 @@ def expected(core: ToyModel, inverted: Any, changes: dict[str, Any], cfg: float,
     ids=str,
 )
 @pytest.mark.parametrize("cfg", [1.0, CFG])
-@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("pinned", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_is_the_cores(
     model: Any, clip: Any, core: ToyModel, inverted: Any, changes: dict[str, Any], cfg: float, pinned: bool
 ) -> None:
@@ -109,6 +109,7 @@ def test_it_is_the_cores(
     torch.testing.assert_close(actual, expected(core, inverted, changes, cfg, pinned), rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_every_setting_matters(model: Any, clip: Any, inverted: Any) -> None:
     changes: list[dict[str, Any]] = [
         {},

@@ -7,6 +7,7 @@ The front end finds a saved link's input by name and its output by place, and a 
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from morph_tests.comfy_host import REPOSITORY
@@ -66,6 +67,8 @@ def is_allowed(value: Any, widget: Widget) -> bool:
     _, kind, options = widget
     if kind in ("INT", "FLOAT"):
         return options.get("min", value) <= value <= options.get("max", value)
+    if kind == "COMBO" and Path(str(value)).suffix == ".safetensors":  # a file that the user has yet to bring
+        return True
     if kind == "COMBO" and (choices := options.get("options")):  # without any, it lists files that are not there
         return value in [choice["key"] if isinstance(choice, dict) else choice for choice in choices]
     return kind == "" or isinstance(value, bool if kind == "BOOLEAN" else str)
