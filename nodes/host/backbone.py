@@ -163,8 +163,22 @@ def shadowed(model: "ModelPatcher") -> Iterator[ShadowBackbone]:
     dtype = loaded.model.manual_cast_dtype or loaded.model.get_dtype()
     adding_in_place = torch.autograd.graph.allow_mutation_on_saved_tensors()  # as transformers' blocks do
     is_unet = isinstance(model.model.diffusion_model, UNetModel)
-    with torch.inference_mode(False), torch.enable_grad(), nullcontext() if is_unet else adding_in_place:
+    gradients = nullcontext() if is_unet else adding_in_place
+    with torch.inference_mode(False), torch.enable_grad(), gradients, _said_to_be_training():
         yield ShadowBackbone(shadow_model(loaded.model, sampling, device, dtype), dtype, device)
+
+
+@contextmanager
+def _said_to_be_training() -> Iterator[None]:
+    """Newer ComfyUIs' networks use kernels that have no backward pass, unless this says so."""
+    before = getattr(comfy.model_management, "in_training", None)
+    if before is not None:
+        comfy.model_management.in_training = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if before is not None:
+            comfy.model_management.in_training = before  # type: ignore[attr-defined]
 
 
 def _with_weights_in_memory(model: "ModelPatcher") -> "ModelPatcher":

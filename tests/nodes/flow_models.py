@@ -6,6 +6,8 @@ from typing import Any
 import comfy.model_base
 import comfy.supported_models
 import torch
+from comfy.ldm.chroma.model import ChromaParams
+from comfy.ldm.flux.model import FluxParams
 from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -83,9 +85,17 @@ CHROMA = {
 }
 
 
+NEWER = {"txt_ids_dims": [], "vec_in_dim": None}  # what ComfyUI's detection adds to these families' since 0.4
+
+
+def known(config: dict[str, Any], parameters: type) -> dict[str, Any]:
+    """A configuration with those of `NEWER` that this ComfyUI's parameters have."""
+    return {**{name: value for name, value in NEWER.items() if name in parameters.__dataclass_fields__}, **config}
+
+
 def flux() -> ModelPatcher:
     """As Flux.1 [dev]: two kinds of blocks, guidance embedded."""
-    return patcher(comfy.supported_models.Flux, FLUX, ModelType.FLUX, comfy.model_base.Flux)
+    return patcher(comfy.supported_models.Flux, known(FLUX, FluxParams), ModelType.FLUX, comfy.model_base.Flux)
 
 
 def sd3() -> ModelPatcher:
@@ -105,7 +115,7 @@ def lumina2() -> ModelPatcher:
 
 def chroma() -> ModelPatcher:
     """As Chroma: Flux's blocks, modulated by a network of their own."""
-    return patcher(comfy.supported_models.Chroma, CHROMA, ModelType.FLUX, comfy.model_base.Chroma)
+    return patcher(comfy.supported_models.Chroma, known(CHROMA, ChromaParams), ModelType.FLUX, comfy.model_base.Chroma)
 
 
 FAMILIES: dict[str, Callable[[], ModelPatcher]] = {
