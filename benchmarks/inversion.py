@@ -36,38 +36,46 @@ HELD_OUT = 5  # offset among the held-out drawings
 
 
 class Captioned:
-    """The toy model with some drawings' captions, and the ways back from their trajectories."""
+    """The toy model with some drawings' captions: their trajectories, and sampling back from their noise."""
 
     def __init__(self, model: ToyModel, captions: Sequence[str]) -> None:
         self._backbone = model.backbone
         self._empty = model.encode_text([""]).context
-        self._told = self._backbone.denoiser(model.encode_text(captions))
+        self._conditional = self._backbone.denoiser(model.encode_text(captions))
         self._sigmas = ddim_sigmas(self._backbone.schedule.sigmas, STEPS)
 
     def trajectory(self, latents: Tensor, iterations: int) -> Trajectory:
-        return ddim.trace(self._told, latents, self._sigmas, self._backbone.schedule, iterations=iterations)
+        return ddim.trace(self._conditional, latents, self._sigmas, self._backbone.schedule, iterations=iterations)
 
-    def back(self, trajectory: Trajectory, guidance: float) -> Tensor:
-        denoise = guided_denoiser(self._told_instead(self._empty), self._told, guidance)
-        return ddim.sample(denoise, trajectory.noise, self._sigmas)
+    def sampled(self, trajectory: Trajectory, guidance: float) -> Tensor:
+        return self._sampled(trajectory, guidance, self._unconditional(self._empty))
 
-    def back_by_null_text(self, trajectory: Trajectory, guidance: float) -> Tensor:
-        """At guidance 1 there is no embedding to find."""
+    def by_null_text(self, trajectory: Trajectory, guidance: float) -> Tensor:
+        """At guidance 1 there is no embedding to optimise."""
         if guidance == 1:
-            return self.back(trajectory, guidance)
+            return self.sampled(trajectory, guidance)
         config = NullText(guidance=guidance)
-        found = null_text_inversion(self._told, self._told_instead, self._empty, trajectory, config)
-        untold = null_text_denoiser(self._told_instead, found.embeddings, self._sigmas)
-        return ddim.sample(guided_denoiser(untold, self._told, guidance), trajectory.noise, self._sigmas)
+        result = null_text_inversion(self._conditional, self._unconditional, self._empty, trajectory, config)
+        denoise = null_text_denoiser(self._unconditional, result.embeddings, self._sigmas)
+        return self._sampled(trajectory, guidance, denoise)
 
-    def back_directly(self, trajectory: Trajectory, guidance: float) -> Tensor:
+    def by_direct_inversion(self, trajectory: Trajectory, guidance: float) -> Tensor:
         rows = range(trajectory.noise.shape[0])
         pinned = {row: replace(trajectory, latents=trajectory.latents[:, row : row + 1]) for row in rows}
-        denoise = guided_denoiser(self._told_instead(self._empty), self._told, guidance)
-        return ddim.sample(denoise, trajectory.noise, self._sigmas, corrections=[DirectInversion(pinned)])
+        return self._sampled(trajectory, guidance, self._unconditional(self._empty), [DirectInversion(pinned)])
 
-    def _told_instead(self, context: Tensor) -> Denoise:
+    def _unconditional(self, context: Tensor) -> Denoise:
         return self._backbone.denoiser(Text(context))
+
+    def _sampled(
+        self,
+        trajectory: Trajectory,
+        guidance: float,
+        unconditional: Denoise,
+        corrections: Sequence[ddim.Correction] = (),
+    ) -> Tensor:
+        denoise = guided_denoiser(unconditional, self._conditional, guidance)
+        return ddim.sample(denoise, trajectory.noise, self._sigmas, corrections=corrections)
 
 
 def timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
@@ -80,14 +88,14 @@ def timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def round_trips(images: Captioned, latents: Tensor) -> dict[tuple[str, float], tuple[Tensor, float]]:
     """(method, guidance) -> latents, and the seconds they took, inversion included."""
     trajectories = [timed(images.trajectory, latents, iterations) for iterations in ITERATIONS]
-    ways = [(*there, images.back) for there in trajectories]
-    ways += [(*trajectories[0], back) for back in (images.back_by_null_text, images.back_directly)]
-    found = {}
-    for method, (trajectory, inverting, back) in zip(METHODS, ways, strict=True):
+    ways_back = [(*inversion, images.sampled) for inversion in trajectories]
+    ways_back += [(*trajectories[0], sampled) for sampled in (images.by_null_text, images.by_direct_inversion)]
+    trips = {}
+    for method, (trajectory, inverting, back) in zip(METHODS, ways_back, strict=True):
         for guidance in GUIDANCES:
             latent, sampling = timed(back, trajectory, guidance)
-            found[method, guidance] = latent, inverting + sampling
-    return found
+            trips[method, guidance] = latent, inverting + sampling
+    return trips
 
 
 @torch.no_grad()
@@ -97,13 +105,13 @@ def measure(first: int, count: int, folder: Path | None) -> tuple[Tensor, Tensor
     chosen = slice(first, first + BATCH)
     latents = model.encode_images(drawings.render(IMAGE_SIZE)[chosen])
     restored = model.decode_latents(latents)
-    found = round_trips(Captioned(model, drawings.captions[chosen]), latents)
-    shown = {key: model.decode_latents(back) for key, (back, _) in found.items()}
+    trips = round_trips(Captioned(model, drawings.captions[chosen]), latents)
+    shown = {key: model.decode_latents(back) for key, (back, _) in trips.items()}
     if folder:
         rows = [restored, *(shown[method, guidance] for guidance in GUIDANCES for method in METHODS)]
         sheet(torch.cat(rows), folder / f"round_trips_{first:02}.png", columns=len(restored))
     values = [[psnr(shown[method, guidance], restored) for guidance in GUIDANCES] for method in METHODS]
-    seconds = [[found[method, guidance][1] / len(latents) for guidance in GUIDANCES] for method in METHODS]
+    seconds = [[trips[method, guidance][1] / len(latents) for guidance in GUIDANCES] for method in METHODS]
     return torch.stack([torch.stack(row) for row in values]), torch.tensor(seconds)
 
 

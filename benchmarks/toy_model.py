@@ -56,10 +56,11 @@ def samples(count: int, folder: Path | None) -> list[list[str]]:
     """Table rows: how many samples, and how many drawings, read as their captions say."""
     model, drawings = load_toy_model(), held_out(count, offset=1)
     pictures, schedule = drawings.render(IMAGE_SIZE), model.backbone.schedule
-    told, untold = (model.backbone.denoiser(model.encode_text(texts)) for texts in (drawings.captions, [""]))
+    texts = [model.encode_text(captions) for captions in ([""], drawings.captions)]
+    denoise = guided_denoiser(*map(model.backbone.denoiser, texts), GUIDANCE)
     sigmas = ddim_sigmas(schedule.sigmas, STEPS)
     noise = torch.randn(count, *LATENT, generator=torch.Generator().manual_seed(0)) * schedule.scale(sigmas[0])
-    made = model.decode_latents(ddim.sample(guided_denoiser(untold, told, GUIDANCE), noise, sigmas))
+    made = model.decode_latents(ddim.sample(denoise, noise, sigmas))
     if folder:
         sheet(made[: 4 * COLUMNS], folder / "samples.png", columns=min(count, COLUMNS))
     return [
