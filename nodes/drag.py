@@ -20,7 +20,7 @@ from ..morph_core.errors import InvalidInput
 from ..morph_core.models.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, up_block_features
 from ..morph_core.pictures.handle_tracks import as_image, draw_paths
 from .host.adapters import CATEGORY, image_of_one, single_latent
-from .host.backbone import check_latent, shadowed
+from .host.backbone import check_latent, shadowed, unet_config
 from .host.inputs import checked
 from .host.noise import as_latent, noisy_latent
 from .host.prompt import Prompt, read_prompt
@@ -167,6 +167,7 @@ class DragLatentOptimize(io.ComfyNode):
         if isinstance(points, str) and not points.strip():
             # Not an exception: the picture must reach the picker, to pick points on.
             return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
+        unet_config(model)  # whose features it follows
         samples = single_latent(latent, "latent")
         check_latent(model, samples, "latent")
         prompt = read_prompt(model, positive, "positive", samples)
