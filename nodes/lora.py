@@ -57,7 +57,7 @@ class FitImageLora(io.ComfyNode):
                 f"LoRA Blend or {stock_name(*SAVE_LORA)}."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The Stable Diffusion model to fit on. It stays as it is."),
+                io.Model.Input("model", tooltip="The model to fit on. It stays as it is."),
                 io.Latent.Input("latent", tooltip="The image, from VAE Encode."),
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
                 io.Int.Input("rank", default=fit.rank, min=1, max=256, tooltip="Size of the LoRA; 16 as published."),

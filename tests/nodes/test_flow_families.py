@@ -150,3 +150,17 @@ def test_a_blended_lora_is_the_merged_one(model: Any, prompt: Any, lora: Any) ->
         merged = sample(with_lora(model, one), prompt, noise, 3, **settings)
         assert away(rows[row], merged[row]) < 1e-4
         assert away(rows[1 - row], merged[1 - row]) > 1e-3
+
+
+def test_null_text_leads_guided_sampling_nearer_to_the_image(model: Any, prompt: Any, image: Any) -> None:
+    latent, trajectory, *_ = invert(model, prompt, image, start=1)
+    negative = prompt_for(model, seed=9)
+    optimise = {"cfg": 2.0, "inner_steps": 20, "learning_rate": 0.2, "early_stop": 0.0, "budget": 0}
+    (found,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=negative, **optimise)
+    assert len(found) == STEPS - 1
+    settings = {"start": 1, "scheduler": SPACING["scheduler"], "cfg": 2.0}
+    errors = [
+        float((sample(model, prompt, latent["samples"], STEPS, negative=one, **settings) - image["samples"]).std())
+        for one in (found, negative)
+    ]
+    assert errors[0] < 0.9 * errors[1]
