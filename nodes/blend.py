@@ -13,11 +13,11 @@ from .host.adapters import (
     CATEGORY,
     AlphasType,
     alphas_input,
-    latent_batch,
-    latent_pair,
+    check_pair,
     single_conditioning,
 )
 from .host.inputs import checked
+from .host.inverted import inverted_input, inverted_outputs, inverted_values
 from .host.versions import schema
 
 ALPHAS_TOOLTIP = "One blend weight a frame, from Alpha Schedule or Reschedule Alphas."
@@ -35,18 +35,19 @@ class SlerpLatents(io.ComfyNode):
             search_aliases=["morph", "interpolate", "spherical"],
             description="Spherical interpolation of two inverted latents: one row of the batch for each frame.",
             inputs=[
-                io.Latent.Input("start", tooltip="The first image's noise, from DDIM Invert."),
-                io.Latent.Input("end", tooltip="The second image's noise, from DDIM Invert."),
+                inverted_input("start", "The first image's noise, from DDIM Invert: LATENT, or NOISE of a flow model."),
+                inverted_input("end", "The second image's noise, from DDIM Invert."),
                 AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
             ],
-            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="A batch with one row a frame.")],
+            outputs=inverted_outputs("A batch with one row a frame"),
         )
 
     @classmethod
     @checked
-    def execute(cls, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
-        a, b = latent_pair(start, end)
-        return io.NodeOutput({"samples": slerp(a, b, alphas_input(alphas))})
+    def execute(cls, start: Any, end: Any, alphas: Any) -> io.NodeOutput:
+        ends, outputs = inverted_values("Slerp Latents", start=start, end=end)
+        check_pair(*ends)
+        return outputs(slerp(*ends, alphas_input(alphas)))
 
 
 class BlendConditioning(io.ComfyNode):
@@ -123,22 +124,20 @@ class AdaIN(io.ComfyNode):
                 "contrast change evenly. DiffMorpher applies it to the noise, between Slerp Latents and KSampler."
             ),
             inputs=[
-                io.Latent.Input("frames", tooltip="The batch of frames."),
-                io.Latent.Input("start", tooltip="The first image's latent, of the same kind as the frames."),
-                io.Latent.Input("end", tooltip="The second image's latent, of the same kind as the frames."),
+                inverted_input("frames", "The batch of frames: LATENT, or NOISE of a flow model."),
+                inverted_input("start", "The first image's latent or noise, of the same kind as the frames."),
+                inverted_input("end", "The second image's latent or noise, of the same kind as the frames."),
                 AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="0: frames unchanged, 1: full AdaIN."
                 ),
             ],
-            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="The frames, adjusted.")],
+            outputs=inverted_outputs("The frames, adjusted"),
         )
 
     @classmethod
     @checked
-    def execute(
-        cls, frames: dict[str, Any], start: dict[str, Any], end: dict[str, Any], alphas: Any, strength: float
-    ) -> io.NodeOutput:
-        a, b = latent_pair(start, end)
-        styled = adain(latent_batch(frames, "frames"), a, b, alphas_input(alphas), strength)
-        return io.NodeOutput({**frames, "samples": styled})
+    def execute(cls, frames: Any, start: Any, end: Any, alphas: Any, strength: float) -> io.NodeOutput:
+        (rows, *ends), outputs = inverted_values("AdaIN", frames=frames, start=start, end=end)
+        check_pair(*ends)
+        return outputs(adain(rows, *ends, alphas_input(alphas), strength))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
@@ -111,8 +112,9 @@ class _PinnedRow:
             self._check_unmasked(denoise_mask, self._row_of(noise))
         sampled: Tensor = executor(guider, sigmas, extra, callback, noise, latent_image, denoise_mask, *rest)
         if len(sigmas) > 1:
+            x = guider.inner_model.model_sampling.noise_scaling(sigmas[-1], torch.zeros_like(sampled), sampled)
             with named(NODE):
-                self._check_on_trajectory(sampled, sigmas[-1], options)
+                self._check_on_trajectory(x, sigmas[-1], options)
         return sampled
 
     def predict(

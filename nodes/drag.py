@@ -20,8 +20,9 @@ from ..morph_core.errors import InvalidInput
 from ..morph_core.models.features import DEFAULT_BLOCK, FEATURE_BLOCKS, check_block, up_block_features
 from ..morph_core.pictures.handle_tracks import as_image, draw_paths
 from .host.adapters import CATEGORY, image_of_one, single_latent
-from .host.backbone import check_latent, scaled_latent, shadowed
+from .host.backbone import check_latent, shadowed, unet_config
 from .host.inputs import checked
+from .host.noise import as_latent, noisy_latent
 from .host.prompt import Prompt, read_prompt
 from .host.sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
 from .host.versions import schema
@@ -166,6 +167,7 @@ class DragLatentOptimize(io.ComfyNode):
         if isinstance(points, str) and not points.strip():
             # Not an exception: the picture must reach the picker, to pick points on.
             return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
+        unet_config(model)  # whose features it follows
         samples = single_latent(latent, "latent")
         check_latent(model, samples, "latent")
         prompt = read_prompt(model, positive, "positive", samples)
@@ -221,15 +223,16 @@ def _optimise(
         result = drag_latent(
             up_block_features(backbone.up_blocks(), denoise, options.block),
             backbone.schedule,
-            scaled_latent(model, samples),
+            noisy_latent(model, samples.clone(), sigmas[0].clone()).to(backbone.device, torch.float32),
             sigmas.clone().to(backbone.device),
             points,
             config,
             None if mask is None else mask.clone().to(backbone.device),
             watch,
         )
-        rows = torch.cat([result.original, result.dragged])
-    return result, model.model.process_latent_out(rows).to(samples)
+        rows = as_latent(model, torch.cat([result.original, result.dragged]), sigmas[result.level].clone())
+        assert rows is not None  # only at sigma 1, where no LATENT can have come from
+    return result, rows.to(samples)
 
 
 class _Watch:

@@ -3,11 +3,13 @@
 import weakref
 from typing import Any
 
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import latent_preview
 import torch
 from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..morph_core.sampling import ddim
@@ -16,6 +18,7 @@ from .host.adapters import CATEGORY, single_latent
 from .host.backbone import check_latent
 from .host.inputs import checked
 from .host.model_sampling import ModelSampling
+from .host.noise import InvertedNoise, as_latent
 from .host.prompt import read_prompt
 from .host.sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
 from .host.trajectories import Inverted, TrajectoryType
@@ -37,7 +40,7 @@ class DdimInvert(io.ComfyNode):
                 "ddim, the same scheduler, steps and start_at_step, cfg 1."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion UNet; with the image's LoRA, as DiffMorpher does."),
+                io.Model.Input("model", tooltip="Any MODEL; with the image's LoRA, as DiffMorpher does."),
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
                 io.Latent.Input("latent_image", tooltip="The image, from VAE Encode."),
                 *schedule_inputs("the KSampler that follows", start_at_step=0),
@@ -67,6 +70,11 @@ class DdimInvert(io.ComfyNode):
                     display_name="report",
                     tooltip=f"What the fixed-point iterations left, for {stock_name('PreviewAny')}.",
                 ),
+                io.Noise.Output(
+                    "noise",
+                    display_name="NOISE",
+                    tooltip="The noise for SamplerCustomAdvanced, over an empty latent: for flow models at step 0.",
+                ),
             ],
         )
 
@@ -84,10 +92,11 @@ class DdimInvert(io.ComfyNode):
     ) -> io.NodeOutput:
         samples = single_latent(latent_image, "latent_image")
         check_latent(model, samples, "latent_image")
+        samples = comfy.sample.fix_empty_latent_channels(model, samples)  # of video models: a picture is one frame
         read_prompt(model, positive, "positive", samples)  # refuses one that was made for another model
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         inversion = _Inversion(model, fixed_point_iterations)
-        inverted = comfy.sample.sample_custom(
+        comfy.sample.sample_custom(
             model,
             torch.zeros_like(samples),
             1.0,
@@ -99,8 +108,21 @@ class DdimInvert(io.ComfyNode):
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
         )
         trajectory = inversion.trajectory
-        latent = {**latent_image, "samples": inverted, SIGMA_KEY: sigmas[0].item()}
-        return io.NodeOutput(latent, Inverted(trajectory, positive, weakref.ref(model.model)), _report(trajectory))
+        inverted = Inverted(trajectory, positive, weakref.ref(model.model))
+        noise = InvertedNoise(trajectory.noise, sigmas[0], model)
+        return io.NodeOutput(_latent(model, latent_image, noise), inverted, _report(trajectory), noise)
+
+
+def _latent(model: Any, image: dict[str, Any], noise: InvertedNoise) -> dict[str, Any] | ExecutionBlocker:
+    """For KSampler (Advanced); where it cannot start from a latent, what says so to whoever is connected."""
+    samples = as_latent(model, noise.x, noise.sigma)
+    if samples is None:
+        return ExecutionBlocker(
+            "DDIM Invert: at this noise level a flow model's KSampler keeps nothing of a LATENT; connect NOISE to "
+            "SamplerCustomAdvanced, over an empty latent, or set start_at_step to 1 or more in both nodes"
+        )
+    samples = samples.to(comfy.model_management.intermediate_device())
+    return {**image, "samples": samples, SIGMA_KEY: noise.sigma.item()}
 
 
 class _Inversion:
@@ -114,6 +136,7 @@ class _Inversion:
     def __call__(
         self, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, disable: bool
     ) -> Tensor:
+        x = model.latent_image  # not what noise was added to, which of flow matching is nothing at sigma 1
         rows = x.new_ones(len(x))
         trajectory = ddim.trace(
             lambda noisy, sigma: model(noisy, sigma * rows, **extra_args),

@@ -16,7 +16,7 @@ from comfy_api.latest import io
 from torch import nn
 
 from ..morph_core.errors import InvalidInput
-from ..morph_core.lora.blend import LowRank, blended_loras, check_shapes, low_rank
+from ..morph_core.lora.blend import LowRank, blended_loras, check_shapes, joined, low_rank, of_part
 from ..morph_core.lora.fit import LoraFit, fit_lora
 from ..morph_core.morphing.alphas import Alphas
 from .host.adapters import (
@@ -26,8 +26,8 @@ from .host.adapters import (
     progress,
     single_latent,
 )
-from .host.backbone import check_latent, scaled_latent, shadowed, unet_config
-from .host.frame_batches import current_alphas
+from .host.backbone import check_latent, scaled_latent, shadowed
+from .host.frame_batches import current_alphas, parts_first
 from .host.inputs import checked
 from .host.named_errors import named
 from .host.prompt import read_prompt
@@ -37,8 +37,8 @@ from .host.versions import known, schema, stock_name
 LOAD_LORA = ("LoraModelLoader",)
 SAVE_LORA = ("SaveLoRA", "SaveLoRANode")
 NETWORK = "diffusion_model."
+TRANSFORMER_OPTIONS = 5  # its place among the arguments of ComfyUI's `apply_model`
 TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
-TRANSFORMER_OPTIONS = 5  # its place among the arguments of ComfyUI's UNet
 
 
 class FitImageLora(io.ComfyNode):
@@ -57,7 +57,7 @@ class FitImageLora(io.ComfyNode):
                 f"LoRA Blend or {stock_name(*SAVE_LORA)}."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The Stable Diffusion model to fit on. It stays as it is."),
+                io.Model.Input("model", tooltip="The model to fit on. It stays as it is."),
                 io.Latent.Input("latent", tooltip="The image, from VAE Encode."),
                 io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
                 io.Int.Input("rank", default=fit.rank, min=1, max=256, tooltip="Size of the LoRA; 16 as published."),
@@ -205,34 +205,33 @@ class LoraBlend(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: Any, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
-        unet_config(model)
         of_start, of_end = _layers(model, start, "start"), _layers(model, end, "end")
         patched = model.clone()
-        patched.add_wrapper_with_key(
-            WrappersMP.DIFFUSION_MODEL, "morph_drag_lora_blend", _BlendedLoras(of_start, of_end, alphas_input(alphas))
-        )
+        blend = _BlendedLoras(of_start, of_end, alphas_input(alphas))
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_lora_blend", blend)
+        parts_first(patched)
         run_uncompiled(patched, "LoRA Blend")
         return io.NodeOutput(patched)
 
 
 class _BlendedLoras:
-    """Wrapper around one call of the UNet."""
+    """Wrapper around one call of the network, which not every family has a wrapper of its own for."""
 
     def __init__(self, start: dict[str, LowRank], end: dict[str, LowRank], alphas: Alphas) -> None:
         self.start, self.end, self.alphas = start, end, alphas
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        unet: nn.Module = executor.class_obj
+        network: nn.Module = executor.class_obj.diffusion_model
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
         with named("LoRA Blend"):
             rows = len(args[0])
             alphas = current_alphas(rows, options, self.alphas)
-            with blended_loras(_located(unet, self.start), _located(unet, self.end), alphas, rows=rows):
+            with blended_loras(_located(network, self.start), _located(network, self.end), alphas, rows=rows):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
 
 
-def _located(unet: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, LowRank]:
-    return {unet.get_submodule(path): update for path, update in layers.items()}
+def _located(network: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, LowRank]:
+    return {network.get_submodule(path): update for path, update in layers.items()}
 
 
 def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
@@ -247,15 +246,22 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
         raise InvalidInput(
             f"{name} is not a LoRA for this model: none of its {len(lora)} entries names a layer of the model"
         )
-    layers = {}
-    for key, adapter in found.items():
+    layers: dict[str, LowRank] = {}
+    for target, adapter in found.items():
+        key, part = (
+            target if isinstance(target, tuple) else (target, None)
+        )  # part: (axis, first, length) of a fused one
         path = key.removeprefix(NETWORK).removesuffix(".weight")
         parts = _down_up_alpha(adapter, name, key)
+        layer = model.model.diffusion_model.get_submodule(path)
         try:
-            layers[path] = low_rank(*parts)
-            check_shapes(model.model.diffusion_model.get_submodule(path), layers[path])
+            update = low_rank(*parts)
+            if part:
+                update = of_part(update, part[1], layer.weight.shape[0])
+            check_shapes(layer, update)
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from error
+        layers[path] = joined(layers[path], update) if path in layers else update
     read = {key for adapter in found.values() for key in adapter.loaded_keys}
     unread = [key for key in lora if key not in read and not key.startswith(TEXT_ENCODER_PREFIXES)]
     if len(read) + len(unread) < len(lora):
@@ -269,7 +275,7 @@ def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
 
 
 def _names_of_layers(model: Any) -> dict[str, str]:
-    """What LoRA files call the UNet's layers: as ComfyUI knows it, and as PEFT and today's diffusers write it."""
+    """What LoRA files call the network's layers: as ComfyUI knows it, and as PEFT and today's diffusers write it."""
     names: dict[str, str] = {}
     for path, own in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items():
         layer, _, parameter = path.rpartition(".")

@@ -16,10 +16,10 @@ BLOCKS = ("up blocks", "last two up blocks", "all blocks")
 def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, ends: Tensor | None = None) -> Tensor:
     """Replace every frame's attention context by its alpha's mix of the first and the last frame's.
 
-    context: (B, T, D), the layer's input, of which keys and values are linear functions, so that mixing it is
-    mixing them (eq. 7 of the paper). B = k·len(alphas): k repeats of the same frames, one for each prompt that is
-    sampled with them. ends: (k·n, T, D), k repeats whose first and last rows are the ends' contexts; `context` itself
-    where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. Same shape and dtype out.
+    context: (B, T, D) or (B, heads, T, D), the layer's input, of which keys and values are linear functions, so that
+    mixing it is mixing them (eq. 7 of the paper). B = k·len(alphas): k repeats of the same frames, one for each prompt
+    that is sampled with them. ends: (k·n, T, D), k repeats whose first and last rows are the ends' contexts; `context`
+    itself where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. Same shape and dtype out.
     """
     frames = len(alphas)
     if len(context) % frames:
@@ -28,10 +28,23 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, end
             "sample as many frames as there are alphas"
         )
     repeats = context.unflatten(0, (-1, frames))  # (k, F, T, D)
-    alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device)[:, None, None]
+    alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device).reshape(-1, *[1] * (context.ndim - 1))
     of_ends = (context if ends is None else ends).unflatten(0, (len(repeats), -1))
     mixed = torch.lerp(of_ends[:, :1], of_ends[:, -1:], alpha)
     return torch.lerp(repeats, mixed, strength).flatten(0, 1)
+
+
+def mix_end_tokens(
+    tokens: Tensor, count: int, alphas: Alphas, strength: float = 1.0, ends: Tensor | None = None
+) -> Tensor:
+    """`mix_end_contexts` of the last `count` tokens, the image's where text comes first; each row keeps its own text's.
+
+    tokens: keys or values (B, T, D) or (B, heads, T, D), after projection, norm and rotary embedding: all rows have the
+    same positions, so that what is mixed is still linear in them. ends: of the same tokens, (k·n, ...).
+    """
+    text, image = tokens[..., :-count, :], tokens[..., -count:, :]
+    of_ends = None if ends is None else ends[..., -count:, :]
+    return torch.cat([text, mix_end_contexts(image, alphas, strength, of_ends)], dim=-2)
 
 
 def first_row_alphas(rows: int) -> Alphas:

@@ -72,6 +72,24 @@ def low_rank(down: Tensor, up: Tensor, alpha: Tensor | float | None) -> LowRank:
     return LowRank(down, up, 1.0 if alpha is None else float(alpha) / rank)
 
 
+def of_part(update: LowRank, first: int, outputs: int) -> LowRank:
+    """An update of a layer that is one part of a fused layer, as one of the whole.
+
+    first: the part's first output; outputs: the fused layer's. What lies outside the part is not changed.
+    """
+    if update.up.ndim != 2 or not 0 <= first <= outputs - len(update.up):
+        raise InvalidInput(f"a LoRA layer of {len(update.up)} outputs does not fit into {outputs} from {first} on")
+    up = update.up.new_zeros(outputs, update.rank)
+    up[first : first + len(update.up)] = update.up
+    return LowRank(update.down, up, update.scale)
+
+
+def joined(first: LowRank, second: LowRank) -> LowRank:
+    """Two updates of one layer as one, whose rank is the sum of theirs."""
+    ups = [update.up * update.scale for update in (first, second)]
+    return LowRank(torch.cat([first.down, second.down]), torch.cat(ups, dim=1), 1.0)
+
+
 @contextmanager
 def blended_loras(
     start: Mapping[nn.Module, LowRank],

@@ -78,6 +78,45 @@ class VariancePreserving:
         return (known.log()[..., None] - self.sigmas.log()).abs().argmin(-1)
 
 
+@dataclass(frozen=True)
+class FlowMatching:
+    """Rectified flow's (Liu et al. 2023; Lipman et al. 2023): x = (1 − sigma)·x0 + sigma·noise, sigma from 1 to 0.
+
+    sigmas: (T,) of the training timesteps, rising to 1. The network predicts the velocity noise − x0. Nothing grows, so
+    the network sees latents as they are.
+    """
+
+    sigmas: Tensor
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(sigma)
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """(1 − sigma)·x0 + sigma·noise."""
+        return torch.lerp(x0, noise, sigma.to(x0))
+
+    def error_scale(self, sigma: Tensor) -> Tensor:
+        """The inverse slope of `to_x0`."""
+        return 1 / sigma
+
+    def to_x0(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        """The estimate of x0 that a velocity at x is, all (B, C, H, W): x − sigma·velocity."""
+        return x - sigma * output
+
+
+def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
+    """Sigmas of `steps` evenly spaced steps from 1 to 0, shifted: (steps + 1,), falling.
+
+    shift: 1 leaves them even; above, more of them are near 1 (Esser et al. 2024, eq. 23). Raises `InvalidInput` for
+    less than a step and a shift that is not above 0.
+    """
+    if steps < 1 or not shift > 0:
+        raise InvalidInput(f"steps must be 1 or more and shift above 0, got {steps} and {shift}")
+    even = torch.linspace(1, 0, steps + 1)
+    return shift * even / (1 + (shift - 1) * even)
+
+
 def alphas_cumprod(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = TRAIN_STEPS) -> Tensor:
     """ᾱ_t of Stable Diffusion's "scaled linear" schedule, (steps,) in 0..1, float32, falling."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2

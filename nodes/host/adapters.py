@@ -17,9 +17,9 @@ AlphasType = io.Custom("ALPHAS")
 
 
 def latent_batch(latent: dict[str, Any], name: str) -> Tensor:
-    """The samples (B, C, H, W) of a LATENT. name: of the input, for errors."""
+    """The samples (B, C, H, W) of a LATENT, or (B, C, T, H, W) of video models. name: of the input, for errors."""
     samples = latent["samples"]
-    if samples.ndim != 4:
+    if samples.ndim not in (4, 5):
         raise InvalidInput(f"{name} must be a latent of images (B, C, H, W), got shape {tuple(samples.shape)}")
     return samples
 
@@ -27,27 +27,32 @@ def latent_batch(latent: dict[str, Any], name: str) -> Tensor:
 def single_latent(latent: dict[str, Any], name: str) -> Tensor:
     """The samples (1, C, H, W) of a LATENT that must be of one image."""
     samples = latent_batch(latent, name)
+    _check_single(samples, name)
+    return samples
+
+
+def _check_single(samples: Tensor, name: str) -> None:
     if len(samples) != 1:
         raise InvalidInput(
             f"{name} must hold one image, got a batch of {len(samples)}; pick one with {stock_name('LatentFromBatch')}"
         )
-    return samples
 
 
-def latent_pair(start: dict[str, Any], end: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The samples of the inputs `start` and `end`: one image each, of one size."""
-    a, b = single_latent(start, "start"), single_latent(end, "end")
-    if a.shape != b.shape:
+def check_pair(start: Tensor, end: Tensor) -> None:
+    """Raise unless the samples of the inputs `start` and `end` are of one image each, of one size."""
+    _check_single(start, "start")
+    _check_single(end, "end")
+    if start.shape != end.shape:
         raise InvalidInput(
-            f"start and end must have the same size and channels, got {_size(a)} and {_size(b)}; "
+            f"start and end must have the same size and channels, got {_size(start)} and {_size(end)}; "
             "scale or crop the images to one size before VAE Encode"
         )
-    return a, b
 
 
 def _size(samples: Tensor) -> str:
-    _, channels, height, width = samples.shape
-    return f"{width}x{height} with {channels} channels"
+    channels, *_, height, width = samples.shape[1:]
+    frames = f" of {samples.shape[2]} frames" if samples.ndim == 5 else ""
+    return f"{width}x{height}{frames} with {channels} channels"
 
 
 def image_of_one(images: Tensor, name: str) -> Tensor:

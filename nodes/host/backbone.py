@@ -4,7 +4,7 @@ import functools
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 
 ALL_MEMORY = 1e20  # bytes; what gradients need is not known beforehand, so every other model makes room
-CHECKPOINTED = ("ResBlock", "BasicTransformerBlock")  # ComfyUI's classes of what a UNet is made of
+CHECKPOINTED = ("ResBlock", "TransformerBlock", "StreamBlock", "JointBlock")  # ends of the names of ComfyUI's classes
+TRANSFORMER_PROJECTION = re.compile(
+    r"(attn\d?|attention)\.(qkv|proj|out|[qkvo]|to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)$"
+    r"|single_blocks\.\d+\.linear[12]$"  # of Flux and Chroma: projections fused with the block's MLP
+)
 DOWN_UP_MIDDLE = {"down": 0, "up": 1, "mid": 2}  # the order in which diffusers has a UNet's parts
 
 
@@ -66,7 +70,9 @@ class ShadowBackbone:
         return denoise
 
     def attention_projections(self) -> dict[str, nn.Linear]:
-        """By diffusers' paths and in diffusers' order, so that a seed gives the LoRA that it gives there."""
+        """Of a UNet by diffusers' paths and in diffusers' order, so that a seed gives the LoRA that it gives there."""
+        if not isinstance(self.network, UNetModel):
+            return transformer_projections(self.network)
         names = diffusers_paths(self.model.model_config.unet_config)
         layers = {
             names.get(path, path): layer
@@ -76,7 +82,12 @@ class ShadowBackbone:
         return dict(sorted(layers.items(), key=lambda item: _place(item[0])))
 
     def up_blocks(self) -> Sequence[nn.Module]:
-        """Their last layers: what a block returns, they return."""
+        """Their last layers: what a block returns, they return. Raises `UnsupportedModel` for other networks."""
+        if not isinstance(self.network, UNetModel):
+            raise UnsupportedModel(
+                f"model is a {type(self.network).__name__}, which has no up blocks whose features a drag could follow; "
+                "load a Stable Diffusion 1.x, 2.x or XL checkpoint"
+            )
         blocks = self.model.model_config.unet_config["num_res_blocks"]
         ends: list[nn.Module] = []
         end = -1
@@ -88,7 +99,7 @@ class ShadowBackbone:
     def enable_gradient_checkpointing(self) -> None:
         """Keep only what goes into each block, and compute the rest twice."""
         for layer in self.network.modules():
-            if type(layer).__name__ in CHECKPOINTED:
+            if type(layer).__name__.endswith(CHECKPOINTED):
                 layer.forward = functools.partial(torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
@@ -109,18 +120,29 @@ def diffusers_paths(config: dict[str, Any]) -> dict[str, str]:
     return {own.rpartition(".")[0]: path.rpartition(".")[0] for path, own in paths if own.endswith(".weight")}
 
 
+def transformer_projections(network: nn.Module) -> dict[str, nn.Linear]:
+    """The attention projections of a transformer, fused ones included, by its own paths, which LoRA files use.
+
+    Raises `UnsupportedModel` where there are none by any name that is known.
+    """
+    layers = {
+        path: layer
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) and TRANSFORMER_PROJECTION.search(path)
+    }
+    if not layers:
+        raise UnsupportedModel(
+            f"model's network, {type(network).__name__}, has no attention projections by known names"
+        )
+    return layers
+
+
 def unet_config(model: "ModelPatcher") -> dict[str, Any]:
-    """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a UNet, or one of flow matching."""
+    """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a UNet."""
     network = model.model.diffusion_model
     if not isinstance(network, UNetModel):
         raise UnsupportedModel(
             f"model is a {type(network).__name__}, not a UNet; load a Stable Diffusion 1.x, 2.x or XL checkpoint"
-        )
-    sampling = model.get_model_object("model_sampling")
-    if isinstance(sampling, comfy.model_sampling.CONST):
-        raise UnsupportedModel(
-            "model is sampled by flow matching (CONST), which is not supported: load a Stable Diffusion 1.x, 2.x or XL "
-            "checkpoint, or connect it without that sampling patch"
         )
     return model.model.model_config.unet_config  # type: ignore[no-any-return]
 
@@ -133,15 +155,30 @@ def up_block_of(output_block: int, config: dict[str, Any]) -> int:
 @contextmanager
 def shadowed(model: "ModelPatcher") -> Iterator[ShadowBackbone]:
     """The MODEL, loaded with its patches, as a backbone that gradients go through; outside inference mode."""
-    unet_config(model)
     sampling = model.get_model_object("model_sampling")
     _warn_of_patches(model)
     loaded = _with_weights_in_memory(model)
     comfy.model_management.load_models_gpu([loaded], memory_required=ALL_MEMORY, force_full_load=True)
     device = loaded.load_device
     dtype = loaded.model.manual_cast_dtype or loaded.model.get_dtype()
-    with torch.inference_mode(False), torch.enable_grad():
+    adding_in_place = torch.autograd.graph.allow_mutation_on_saved_tensors()  # as transformers' blocks do
+    is_unet = isinstance(model.model.diffusion_model, UNetModel)
+    gradients = nullcontext() if is_unet else adding_in_place
+    with torch.inference_mode(False), torch.enable_grad(), gradients, _said_to_be_training():
         yield ShadowBackbone(shadow_model(loaded.model, sampling, device, dtype), dtype, device)
+
+
+@contextmanager
+def _said_to_be_training() -> Iterator[None]:
+    """Newer ComfyUIs' networks use kernels that have no backward pass, unless this says so."""
+    before = getattr(comfy.model_management, "in_training", None)
+    if before is not None:
+        comfy.model_management.in_training = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if before is not None:
+            comfy.model_management.in_training = before  # type: ignore[attr-defined]
 
 
 def _with_weights_in_memory(model: "ModelPatcher") -> "ModelPatcher":
@@ -177,13 +214,17 @@ def _warn_of_patches(model: "ModelPatcher") -> None:
 
 
 def check_latent(model: "ModelPatcher", samples: Tensor, name: str) -> None:
-    """Raise when a latent (B, C, H, W) was made for another model. name: of the input."""
-    unet_config(model)
-    channels = model.get_model_object("latent_format").latent_channels
-    if samples.shape[1] != channels:
+    """Raise when a latent (B, C, H, W), or (B, C, T, H, W) of video models, is of another model. name: of the input."""
+    latent_format = model.get_model_object("latent_format")
+    if samples.shape[1] != latent_format.latent_channels:
         raise InvalidInput(
-            f"{name} has {samples.shape[1]} channels, model takes {channels}; "
+            f"{name} has {samples.shape[1]} channels, model takes {latent_format.latent_channels}; "
             "encode the image with this model's own VAE"
+        )
+    if samples.ndim not in (4, 2 + latent_format.latent_dimensions):
+        raise InvalidInput(
+            f"{name} has {samples.ndim} axes, model takes {2 + latent_format.latent_dimensions}; encode the image with "
+            "this model's own VAE"
         )
 
 

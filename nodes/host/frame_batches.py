@@ -16,6 +16,9 @@ PART = "morph_drag_part"
 """In transformer_options while a part of the frames goes through the network: its `FramePart`."""
 
 
+PARTS = "morph_drag_parts"  # the wrappers' key
+
+
 @dataclass(frozen=True)
 class FramePart:
     """Which of `total` frames the rows of a call are.
@@ -48,6 +51,13 @@ def current_alphas(rows: int, options: dict[str, Any], alphas: Alphas) -> Alphas
             "sample as many frames as there are alphas, for example those of Slerp Latents"
         )
     return tuple(alphas[frame] for frame in part.frames)
+
+
+def parts_first(model: Any) -> None:
+    """Let a MODEL's frames be parted outside of every other wrapper around the network, whatever the nodes' order."""
+    wrappers = model.wrappers.get(WrappersMP.APPLY_MODEL, {})
+    if PARTS in wrappers:
+        model.wrappers[WrappersMP.APPLY_MODEL] = {PARTS: wrappers[PARTS], **wrappers}
 
 
 class InParts:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...morph_core.errors import InvalidInput, shown
 from .named_errors import named
+from .noise import InvertedNoise
 
 Problem = str | None
 
@@ -99,6 +100,14 @@ def _latent(part: Any, value: Any) -> Problem:
     return _not_usable(value["samples"])
 
 
+def _latent_or_noise(part: Any, value: Any) -> Problem:
+    if isinstance(value, InvertedNoise):
+        return _not_usable(value.x)
+    if hasattr(value, "generate_noise"):
+        return f"is NOISE of another kind, {shown(value)}; connect DDIM Invert's"
+    return _latent(part, value)
+
+
 def _tensor(part: Any, value: Any) -> Problem:
     return _not_usable(value) if isinstance(value, Tensor) else f"is no {part.get_io_type()}, got {shown(value)}"
 
@@ -146,6 +155,7 @@ KINDS: dict[str, Callable[[Any, Any], Problem]] = {
     "MODEL": _model,
     "CLIP": _clip,
     "LATENT": _latent,
+    "LATENT,NOISE": _latent_or_noise,
     "CONDITIONING": _conditioning,
     "LORA_MODEL": _lora,
     "IMAGE": _tensor,

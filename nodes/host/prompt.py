@@ -12,7 +12,6 @@ from torch import Tensor
 from ...morph_core.errors import InvalidInput
 from ...morph_core.models.text import Text
 from .adapters import single_conditioning
-from .backbone import unet_config
 
 ONLY_WHERE_SAMPLED = ("control", "gligen", "hooks", "area", "mask", "strength", "start_percent", "end_percent")
 
@@ -46,15 +45,15 @@ def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor)
     """
     embedding, options = single_conditioning(conditioning, name)
     unseen = tuple(key for key in ONLY_WHERE_SAMPLED if key in options)
-    config = unet_config(model)
-    if embedding.shape[-1] != config["context_dim"]:
+    config = model.model.model_config.unet_config
+    width = config.get("context_dim")  # of UNets; transformers put several encoders' texts together in their own ways
+    if width and embedding.shape[-1] != width:
         raise InvalidInput(
-            f"{name} is {embedding.shape[-1]} wide, model takes {config['context_dim']}; "
-            "encode the prompt with this model's own CLIP"
+            f"{name} is {embedding.shape[-1]} wide, model takes {width}; encode the prompt with this model's own CLIP"
         )
     added = _added(model, conditioning, name, samples)
     width = config.get("adm_in_channels")
-    if width and added["y"].shape[-1] != width:
+    if width and "y" in added and added["y"].shape[-1] != width:
         raise InvalidInput(
             f"{name} has a pooled output that makes a vector {added['y'].shape[-1]} wide, model takes {width}; "
             "encode the prompt with this model's own CLIP"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...morph_core.errors import InvalidInput
 from .model_sampling import ModelSampling
+from .noise import noisy_latent
 
 SIGMA_KEY = "morph_drag_sigma"
 """In a LATENT: the noise level it was inverted to."""
@@ -65,7 +66,7 @@ def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_a
             f"latent was inverted to sigma {known:.3f} but start_at_step {start_at_step} is at sigma {wanted:.3f}; "
             "set steps, scheduler and start_at_step as in DDIM Invert"
         )
-    spread = model.model.process_latent_in(latent["samples"]).std().item()
+    spread = noisy_latent(model, latent["samples"], sigma).std().item()
     scale = ModelSampling(model.get_model_object("model_sampling")).scale(sigma).item()
     least, most = 0.5 * wanted, 2 * scale  # half the noise; twice it and an image of unit variance
     if not least < spread < most:

@@ -44,12 +44,19 @@ def drag_options(**changes: Any) -> Any:
 
 
 def sample(
-    model: Any, positive: Any, noise: Tensor, steps: int, negative: Any = None, cfg: float = 1.0, start: int = 0
+    model: Any,
+    positive: Any,
+    noise: Tensor,
+    steps: int,
+    negative: Any = None,
+    cfg: float = 1.0,
+    start: int = 0,
+    scheduler: str = "ddim_uniform",
 ) -> Tensor:
-    """KSampler (Advanced) as the morph uses it: from the noise given, ddim on ddim_uniform."""
+    """KSampler (Advanced) as the morph uses it: from the noise given, with ddim."""
     with torch.inference_mode():
         (latent,) = nodes.KSamplerAdvanced().sample(
-            *(model, "disable", 0, steps, cfg, "ddim", "ddim_uniform", positive, negative or positive),
+            *(model, "disable", 0, steps, cfg, "ddim", scheduler, positive, negative or positive),
             *({"samples": noise}, start, 10000, "disable"),
         )
     return latent["samples"]

@@ -64,6 +64,9 @@ def patcher(
         base = base_class(config, kind, **network).eval()
         for parameter in base.diffusion_model.parameters():  # ComfyUI leaves them uninitialised, or zero
             torch.nn.init.normal_(parameter, std=0.1)
+        for name, buffer in base.diffusion_model.named_buffers():
+            if name == "pos_embed":  # of Stable Diffusion 3, uninitialised too
+                torch.nn.init.normal_(buffer, std=0.1)
     device = comfy.model_management.get_torch_device()
     return ModelPatcher(base, load_device=device, offload_device=comfy.model_management.unet_offload_device())
 

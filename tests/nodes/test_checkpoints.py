@@ -253,7 +253,7 @@ def test_exact_inversions_and_an_edit(checkpoint: Checkpoint) -> None:
     model, positive, image = checkpoint.model, checkpoint.positive, checkpoint.image(8, 8)
     steps, start, cfg = 12, 9, 3.0
     schedule = {"steps": steps, "scheduler": "ddim_uniform", "start_at_step": start}
-    noise, trajectory, _ = run("DdimInvert", model=model, positive=positive, latent_image=image, **schedule)
+    noise, trajectory, *_ = run("DdimInvert", model=model, positive=positive, latent_image=image, **schedule)
     with torch.inference_mode():
         (empty,) = nodes.CLIPTextEncode().encode(checkpoint.clip, "")
     guided = {"cfg": cfg, "start": start}

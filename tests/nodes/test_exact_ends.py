@@ -55,7 +55,7 @@ def test_the_trajectory_is_the_cores(model: Any, core: ToyModel, iterations: int
         expected = ddim.trace(
             denoise, IMAGE["samples"] * SCALE_FACTOR, sigmas, core.backbone.schedule, iterations=iterations
         )
-    noise, trajectory, report = invert(model, fixed_point_iterations=iterations)
+    noise, trajectory, report, _ = invert(model, fixed_point_iterations=iterations)
     torch.testing.assert_close(trajectory.trajectory.sigmas, sigmas)
     torch.testing.assert_close(trajectory.trajectory.latents, expected.latents, rtol=0, atol=1e-3)
     torch.testing.assert_close(trajectory.trajectory.residuals, expected.residuals, rtol=1e-2, atol=1e-5)
@@ -69,7 +69,7 @@ def test_the_trajectory_is_the_cores(model: Any, core: ToyModel, iterations: int
 def test_the_pinned_row_is_the_image_and_the_others_are_as_without(
     model: Any, inverted: Any, cfg: float, row: int
 ) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     batch = torch.cat([noise["samples"], 14 * normal(1, 4, 8, 12, seed=3), noise["samples"]])
     settings = {"negative": NEGATIVE, "cfg": cfg}
     plain = sample(model, POSITIVE, batch, STEPS, **settings)
@@ -82,7 +82,7 @@ def test_the_pinned_row_is_the_image_and_the_others_are_as_without(
 
 def test_what_the_others_see_of_the_row_is_the_true_trajectory(model: Any, inverted: Any) -> None:
     """Reference control at guidance: the dragged row attends to the original's own inversion, step by step."""
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     seen: list[Tensor] = []
 
     def watch(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
@@ -98,7 +98,7 @@ def test_what_the_others_see_of_the_row_is_the_true_trajectory(model: Any, inver
 
 def test_a_mask_says_where_the_row_may_differ(model: Any, inverted: Any) -> None:
     """A cell of the latent is free if any of its pixels is."""
-    _, trajectory, _ = inverted
+    _, trajectory, *_ = inverted
     mask = torch.zeros(1, 32, 48)
     mask[0, 8:17, :20] = 1
     free = torch.zeros(8, 12, dtype=torch.bool)
@@ -132,7 +132,7 @@ def test_a_mask_of_no_picture_of_the_trajectory_is_refused(model: Any, inverted:
 
 
 def test_removing_it_removes_its_effect_and_nothing_is_left_for_the_next_run(model: Any, inverted: Any) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     plain = sample(model, POSITIVE, noise["samples"], STEPS)
     patched = pin(model, trajectory)
     first = sample(patched, POSITIVE, noise["samples"], STEPS)
@@ -149,12 +149,12 @@ def test_a_morph_with_pinned_ends_is_the_cores(model: Any, core: ToyModel) -> No
         invert(with_lora(model, lora), image=image, positive=prompt)
         for lora, image, prompt in zip(loras, images, prompts, strict=True)
     ]
-    (frames,) = run("SlerpLatents", start=found[0][0], end=found[1][0], alphas=alphas)
+    frames, _ = run("SlerpLatents", start=found[0][0], end=found[1][0], alphas=alphas)
     (prompt,) = run("BlendConditioning", start=prompts[0], end=prompts[1], alphas=alphas)
     (blend,) = run("LoraBlend", model=model, start=loras[0], end=loras[1], alphas=alphas)
     settings = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks"}
     (patched,) = run("AttentionKVInject", model=blend, alphas=alphas, **settings)
-    for row, (_, trajectory, _) in zip((0, -1), found, strict=True):
+    for row, (_, trajectory, *_) in zip((0, -1), found, strict=True):
         patched = pin(patched, trajectory, row)
     result = sample(patched, prompt, frames["samples"], STEPS)
     for row, image in zip((0, -1), images, strict=True):
@@ -168,7 +168,7 @@ def test_a_morph_with_pinned_ends_is_the_cores(model: Any, core: ToyModel) -> No
 
 
 def test_null_text_is_the_cores(model: Any, core: ToyModel, inverted: Any) -> None:
-    _, trajectory, _ = inverted
+    _, trajectory, *_ = inverted
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=NEGATIVE, **NULL_TEXT)
     train_sigmas = core.backbone.schedule.sigmas
 
@@ -185,7 +185,7 @@ def test_null_text_is_the_cores(model: Any, core: ToyModel, inverted: Any) -> No
 
 @pytest.mark.slow
 def test_ksampler_uses_each_steps_null_text_and_returns_nearer_to_the_image(model: Any, inverted: Any) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     settings = {**NULL_TEXT, "inner_steps": 10}
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=NEGATIVE, **settings)
     contexts: list[Tensor] = []
@@ -209,7 +209,7 @@ def test_ksampler_uses_each_steps_null_text_and_returns_nearer_to_the_image(mode
 @pytest.mark.parametrize("scheduler", ["ddim_uniform", "karras", "simple"])
 @pytest.mark.parametrize("start", [0, 4])
 def test_each_step_has_its_own_null_text_on_every_scheduler(model: Any, scheduler: str, start: int) -> None:
-    _, trajectory, _ = invert(model, start, scheduler=scheduler)
+    _, trajectory, *_ = invert(model, start, scheduler=scheduler)
     settings = {**NULL_TEXT, "inner_steps": 1}
     (negative,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=NEGATIVE, **settings)
     sampling = model.get_model_object("model_sampling")
@@ -227,7 +227,7 @@ def test_each_step_has_its_own_null_text_on_every_scheduler(model: Any, schedule
 def test_null_text_keeps_what_the_negative_carries(inverted: Any) -> None:
     sdxl = models.sdxl()
     text = [conditioning(i, pooled_output=normal(1, models.POOLED_WIDTH, seed=i), width=96) for i in (0, 5)]
-    _, trajectory, _ = invert(sdxl, positive=text[0])
+    _, trajectory, *_ = invert(sdxl, positive=text[0])
     settings = {**NULL_TEXT, "inner_steps": 1}
     (negative,) = run("NullTextInversion", model=sdxl, trajectory=trajectory, negative=text[1], **settings)
     for _, options in negative:
@@ -248,27 +248,27 @@ def other_sampler(name: str) -> Any:
 
 @pytest.mark.parametrize("name", ["ddim", "euler"])
 def test_samplers_that_lead_where_the_inversion_came_from(model: Any, inverted: Any, name: str) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     result = other_sampler(name)(pin(model, trajectory), noise["samples"])
     assert psnr(result, IMAGE["samples"]) > 100
 
 
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2m", "heun", "lms", "lcm", "ddpm"])
 def test_other_samplers_are_refused_by_what_they_do(model: Any, inverted: Any, name: str) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     with pytest.raises(InvalidInput, match="Direct Inversion: .*(ddim or euler|scheduler, steps and start_at_step)"):
         other_sampler(name)(pin(model, trajectory), noise["samples"])
 
 
 @pytest.mark.parametrize("changes", [{"steps": 8}, {"scheduler": "karras"}])
 def test_another_schedule_is_refused(model: Any, inverted: Any, changes: dict[str, Any]) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     with pytest.raises(InvalidInput, match="Direct Inversion: the trajectory has no step at sigma"):
         other_sampler("ddim")(pin(model, trajectory), noise["samples"], **changes)
 
 
 def test_what_does_not_fit_is_refused(model: Any, inverted: Any) -> None:
-    noise, trajectory, _ = inverted
+    noise, trajectory, *_ = inverted
     for value, complaint in ((noise, "must come from DDIM Invert, got dict"), (None, "must come from DDIM Invert")):
         with pytest.raises(InvalidInput, match=f"Direct Inversion: trajectory {complaint}"):
             pin(model, value)

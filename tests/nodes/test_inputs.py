@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
 
 from morph_pack.morph_core.errors import InvalidInput, MorphError, UnsupportedModel
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
@@ -23,6 +24,7 @@ WRONG: dict[str, list[Any]] = {
     "MODEL": [*ANYTHING, torch.zeros(1)],
     "CLIP": [*ANYTHING, torch.zeros(1)],
     "LATENT": [*ANYTHING, {}, {"samples": None}, {"samples": torch.zeros(0, 4, 8, 8)}, {"samples": BROKEN}],
+    "LATENT,NOISE": [*ANYTHING, {}, {"samples": BROKEN}, Noise_RandomNoise(3)],
     "CONDITIONING": [*ANYTHING, [], [[torch.zeros(1, 2, 3)]], [[BROKEN, {}]], [[torch.zeros(0, 2, 3), {}]]],
     "LORA_MODEL": [*ANYTHING, {"lora_unet_x.lora_up.weight": BROKEN}, {"a": torch.tensor(INF)}],
     "IMAGE": [*ANYTHING, torch.zeros(0, 8, 8, 3), torch.full((1, 8, 8, 3), INF)],

@@ -104,7 +104,7 @@ def test_the_row_is_the_image_under_every_guider(model: Any, inverted: Any) -> N
 def test_many_steps_are_exact_enough_not_to_be_taken_for_lost(model: Any) -> None:
     """The smaller a step, the larger what single precision makes of the prediction that leads along it."""
     spacing = {"steps": 500, "scheduler": "ddim_uniform", "start_at_step": 480}
-    latent, trajectory, _ = run("DdimInvert", model=model, positive=POSITIVE, latent_image=IMAGE, **spacing)
+    latent, trajectory, *_ = run("DdimInvert", model=model, positive=POSITIVE, latent_image=IMAGE, **spacing)
     with torch.inference_mode():
         (result,) = nodes.KSamplerAdvanced().sample(
             *(pin(model, (latent, trajectory)), "disable", 0, 500, CFG, "ddim", "ddim_uniform", POSITIVE, NEGATIVE),

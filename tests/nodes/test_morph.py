@@ -53,9 +53,9 @@ def morph_in_comfyui(model: Any, latents: Any, prompts: Any, loras: Any, config:
         run("DdimInvert", model=with_lora(model, lora), positive=prompt, latent_image=image, **spacing)[0]
         for lora, prompt, image in zip(loras, prompts, latents, strict=True)
     ]
-    (frames,) = run("SlerpLatents", start=noise[0], end=noise[1], alphas=alphas)
+    frames, _ = run("SlerpLatents", start=noise[0], end=noise[1], alphas=alphas)
     if config.adain:
-        (frames,) = run("AdaIN", frames=frames, start=noise[0], end=noise[1], alphas=alphas, strength=1.0)
+        frames, _ = run("AdaIN", frames=frames, start=noise[0], end=noise[1], alphas=alphas, strength=1.0)
     (prompt,) = run("BlendConditioning", start=prompts[0], end=prompts[1], alphas=alphas)
     return sample(patched(model, loras, config, alphas), prompt, frames["samples"], config.steps)
 
@@ -200,7 +200,7 @@ def test_attention_kv_inject_acts_in_its_share_of_the_steps(
     model: Any, monkeypatch: pytest.MonkeyPatch, end_percent: float, start: int, acting: int
 ) -> None:
     """Of 10 steps; of the 6 that are left when sampling starts at step 4."""
-    import morph_pack.nodes.attention as attention
+    import morph_pack.nodes.host.end_frames as end_frames
 
     mixed: list[int] = []
 
@@ -208,7 +208,7 @@ def test_attention_kv_inject_acts_in_its_share_of_the_steps(
         mixed.append(1)
         return context
 
-    monkeypatch.setattr(attention, "mix_end_contexts", count)
+    monkeypatch.setattr(end_frames, "mix_end_contexts", count)
     settings = {"strength": 1.0, "end_percent": end_percent, "blocks": "all blocks"}
     (patched_model,) = run("AttentionKVInject", model=model, alphas=(0.0, 1.0), **settings)
     sample(patched_model, conditioning(), 10 * normal(2, 4, 8, 12), 10, start=start)
@@ -262,9 +262,9 @@ def test_guidance_treats_cond_and_uncond_rows_as_two_runs_of_the_frames(model: A
 
 def test_slerp_latents_and_adain_are_the_cores() -> None:
     start, end, alphas = latent(0), latent(1), (0.0, 0.4, 1.0)
-    (frames,) = run("SlerpLatents", start=start, end=end, alphas=alphas)
+    frames, _ = run("SlerpLatents", start=start, end=end, alphas=alphas)
     assert torch.equal(frames["samples"], slerp(start["samples"], end["samples"], alphas))
-    (styled,) = run("AdaIN", frames=frames, start=start, end=end, alphas=alphas, strength=0.7)
+    styled, _ = run("AdaIN", frames=frames, start=start, end=end, alphas=alphas, strength=0.7)
     expected = adain(frames["samples"], start["samples"], end["samples"], alphas, 0.7)
     assert torch.equal(styled["samples"], expected)
 
@@ -272,8 +272,8 @@ def test_slerp_latents_and_adain_are_the_cores() -> None:
 def test_adain_leaves_the_two_ends_nearly_as_they_are() -> None:
     """They have the statistics they are given, but for the published formula's factor sqrt(n / (n - 1)), n cells."""
     start, end, alphas = latent(0), latent(1), (0.0, 0.5, 1.0)
-    (frames,) = run("SlerpLatents", start=start, end=end, alphas=alphas)
-    (styled,) = run("AdaIN", frames=frames, start=start, end=end, alphas=alphas, strength=1.0)
+    frames, _ = run("SlerpLatents", start=start, end=end, alphas=alphas)
+    styled, _ = run("AdaIN", frames=frames, start=start, end=end, alphas=alphas, strength=1.0)
     assert_close(styled["samples"][[0, 2]], frames["samples"][[0, 2]], 0.03)
     assert (styled["samples"][1] - frames["samples"][1]).abs().max() > 0.1
 

@@ -96,7 +96,7 @@ def _inputs(node: Node, definition: Definition) -> Iterator[str]:
     saved = {slot["name"]: slot["type"] for slot in node["inputs"] if slot["type"] != UPLOAD}
     defined = {name: kind for name, (kind, _) in defined_inputs(definition).items()}
     for name, kind in saved.items():
-        if defined.get(name) != kind:
+        if not set(kind.split(",")) <= set(defined.get(name, "").split(",")):  # an input may take other types as well
             yield f"the input {name} was {kind} and is {defined.get(name, 'gone')}"
     if node["type"] in OUR_NODES:
         for name in definition["input"].get("required", {}).keys() - saved.keys():

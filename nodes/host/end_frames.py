@@ -1,0 +1,188 @@
+"""Attention KV Inject's patches: of a UNet's self-attention inputs, and of a transformer's keys and values."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+
+from ...morph_core.attention.end_frames import block_is_chosen, first_row_alphas, mix_end_contexts, mix_end_tokens
+from ...morph_core.errors import InvalidInput
+from ...morph_core.morphing.alphas import Alphas
+from ...morph_core.sampling.schedule import sigma_after
+from .backbone import up_block_of
+from .frame_batches import current_alphas, current_frames, parts_first
+from .named_errors import named
+
+NODE = "Attention KV Inject"
+STAGES = {"input": "down", "middle": "mid", "output": "up"}
+OVERRIDE = "optimized_attention_override"
+TOKENS = "morph_drag_tokens"
+"""In transformer_options during a call of a transformer: its `_Tokens`."""
+OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never see the image
+FIRST_LAYER = {"all blocks": 0.0, "up blocks": 0.5, "last two up blocks": 0.75}  # as a share of a transformer's layers
+
+
+@dataclass(frozen=True)
+class EndFrames:
+    """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows."""
+
+    alphas: Alphas | None
+    strength: float
+    end_percent: float
+    blocks: str
+
+    def alphas_of(self, rows: int, options: dict[str, Any]) -> Alphas:
+        """Those of the current frames; for a drag, by which all rows look at the first."""
+        if self.alphas is None:
+            return first_row_alphas(len(current_frames(rows, options).frames))
+        return current_alphas(rows, options, self.alphas)
+
+    def act_at(self, options: dict[str, Any]) -> bool:
+        """Whether the current step is among those in which they act."""
+        sigma = options["sigmas"].max()
+        return bool(sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent))
+
+
+@dataclass(frozen=True)
+class EndContexts:
+    """ComfyUI's `attn1_patch` for UNets: sees what every self-attention layer makes keys and values of."""
+
+    frames: EndFrames
+    config: dict[str, Any]
+
+    def __call__(
+        self, query: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with named(NODE):
+            if not (self._is_chosen(*options["block"]) and self.frames.act_at(options)):
+                return query, context, value
+            mixed = self._mixed(context, "context", options)
+            return query, mixed, mixed if value is context else self._mixed(value, "value", options)
+
+    def _mixed(self, context: Tensor, name: str, options: dict[str, Any]) -> Tensor:
+        """name: "context" or "value", which a layer has apart where another patch has changed one of them."""
+        alphas = self.frames.alphas_of(len(context), options)
+        layer = (id(self), name, *options["block"], options["block_index"])
+        ends = current_frames(len(context), options).of_ends.setdefault(layer, context)
+        return mix_end_contexts(context, alphas, self.frames.strength, ends)
+
+    def _is_chosen(self, stage: str, number: int) -> bool:
+        block, count = up_block_of(number, self.config), len(self.config["channel_mult"])
+        return block_is_chosen(self.frames.blocks, STAGES[stage], block, count)  # type: ignore[arg-type]
+
+
+@dataclass
+class _Tokens:
+    """Of one call of a transformer. image, text: how many tokens are whose. layer: of how many the next one is."""
+
+    image: int
+    text: int
+    layers: int
+    layer: int = 0
+
+
+@dataclass(frozen=True)
+class EndTokens:
+    """A wrapper and an attention override for transformers, whose image tokens follow the text's in one attention."""
+
+    frames: EndFrames
+    previous: list[Callable[..., Tensor]] = field(default_factory=list)
+
+    def patch(self, model: Any) -> None:
+        """Put both on a clone of a MODEL; an override that is there already is called from ours."""
+        options = model.model_options["transformer_options"]
+        if OVERRIDE in options:
+            self.previous.append(options[OVERRIDE])
+        options[OVERRIDE] = self.attention
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, TOKENS, self.call)
+        parts_first(model)
+
+    def call(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **others: Any,
+    ) -> Tensor:
+        """Around one call of the network: counts its tokens and layers."""
+        network = executor.class_obj.diffusion_model
+        with named(NODE):
+            if others.get("ref_latents"):
+                raise InvalidInput(
+                    "the prompt carries reference latents, whose tokens cannot be told from the image's; leave them "
+                    "out, or leave out this node"
+                )
+            text = 0 if c_crossattn is None else c_crossattn.shape[1]
+            tokens = _Tokens(_image_tokens(network, x), text, _attention_layers(network))
+        options = {**(transformer_options or {}), TOKENS: tokens}
+        output: Tensor = executor(x, t, c_concat, c_crossattn, control, options, **others)
+        with named(NODE):
+            if not tokens.layer:
+                raise InvalidInput(
+                    f"another patch of the MODEL replaces the attention of {type(network).__name__}; connect this "
+                    "node after it"
+                )
+        return output
+
+    def attention(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """ComfyUI's override: mixes the image's keys and values, then attends as it would have."""
+        options = kwargs.get("transformer_options") or {}
+        tokens: _Tokens | None = options.get(TOKENS)
+        if not kwargs.get("skip_reshape"):  # (B, T, heads·D), of which some have (B, T, heads, D)
+            q, k, v = (part.flatten(2) for part in (q, k, v))
+        if tokens is not None and _has_image(q, k, tokens):
+            with named(NODE):
+                k, v = self._mixed(k, v, tokens, options)
+        if self.previous:
+            return self.previous[0](func, q, k, v, *args, **kwargs)
+        return func(q, k, v, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def _mixed(self, k: Tensor, v: Tensor, tokens: _Tokens, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        layer, tokens.layer = tokens.layer, tokens.layer + 1
+        if layer < FIRST_LAYER[self.frames.blocks] * tokens.layers or not self.frames.act_at(options):
+            return k, v
+        alphas, of_ends = self.frames.alphas_of(len(k), options), current_frames(len(k), options).of_ends
+
+        def mixed(part: Tensor, name: str) -> Tensor:
+            ends = of_ends.setdefault((id(self), layer, name), part)
+            return mix_end_tokens(part, tokens.image, alphas, self.frames.strength, ends)
+
+        return mixed(k, "keys"), mixed(v, "values")
+
+
+def _has_image(q: Tensor, k: Tensor, tokens: _Tokens) -> bool:
+    """Whether an attention is one of the image's tokens among themselves, with the text's before them or without."""
+    count = k.shape[-2]
+    return q.shape[-2] == count and count >= tokens.image and (count != tokens.text or count == tokens.image)
+
+
+def _image_tokens(network: nn.Module, x: Tensor) -> int:
+    """Of a latent (B, C, H, W) or (B, C, T, H, W), padded as the network pads it."""
+    patch = getattr(network, "patch_size", None)
+    if isinstance(patch, (tuple, list)):
+        patch = patch[-1]
+    if not isinstance(patch, int):
+        raise InvalidInput(
+            f"model's network, {type(network).__name__}, does not say how many cells a token of the image has; leave "
+            "out this node"
+        )
+    count = math.prod([*x.shape[2:-2], *(-(-side // patch) for side in x.shape[-2:])])
+    multiple: int = getattr(network, "pad_tokens_multiple", None) or 1
+    return count + -count % multiple
+
+
+def _attention_layers(network: nn.Module) -> int:
+    """How many blocks see the image one after the other: those in its lists, but for lists that refine the text."""
+    lists = [
+        child
+        for name, child in network.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) and not name.startswith(OF_TEXT)
+    ]
+    return sum(len(blocks) for blocks in lists if type(blocks[0]).__name__.endswith("Block"))

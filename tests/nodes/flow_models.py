@@ -1,0 +1,149 @@
+"""Small transformers of ComfyUI's own classes, in the shapes of the families that it ships, with random weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_base
+import comfy.supported_models
+import torch
+from comfy.ldm.chroma.model import ChromaParams
+from comfy.ldm.flux.model import FluxParams
+from comfy.model_base import ModelType
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from morph_tests.nodes import models
+from morph_tests.nodes.models import patcher
+
+TEXT_WIDTH, POOLED_WIDTH = 96, 64
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": POOLED_WIDTH,
+    "context_in_dim": TEXT_WIDTH,
+    "hidden_size": 128,
+    "mlp_ratio": 4.0,
+    "num_heads": 4,
+    "depth": 2,
+    "depth_single_blocks": 2,
+    "axes_dim": [8, 12, 12],
+    "theta": 10000,
+    "patch_size": 2,
+    "qkv_bias": True,
+    "guidance_embed": True,
+}
+SD3 = {
+    "in_channels": 16,
+    "out_channels": 16,
+    "depth": 2,
+    "input_size": None,
+    "adm_in_channels": POOLED_WIDTH,
+    "patch_size": 2,
+    "context_embedder_config": {
+        "target": "torch.nn.Linear",
+        "params": {"in_features": TEXT_WIDTH, "out_features": 128},
+    },
+    "pos_embed_max_size": 48,
+    "pos_embed_scaling_factor": None,
+    "num_patches": 48 * 48,
+    "qk_norm": "rms",
+    "x_block_self_attn_layers": [],
+}
+QWEN = {
+    "image_model": "qwen_image",
+    "in_channels": 64,
+    "num_layers": 2,
+    "attention_head_dim": 32,
+    "num_attention_heads": 4,
+    "joint_attention_dim": TEXT_WIDTH,
+    "axes_dims_rope": [8, 12, 12],
+}
+LUMINA2 = {
+    "image_model": "lumina2",
+    "in_channels": 16,
+    "dim": 128,
+    "n_layers": 2,
+    "n_refiner_layers": 1,
+    "n_heads": 4,
+    "n_kv_heads": 4,
+    "axes_dims": [8, 12, 12],
+    "axes_lens": [300, 64, 64],
+    "cap_feat_dim": TEXT_WIDTH,
+    "qk_norm": True,
+    "patch_size": 2,
+}
+CHROMA = {
+    **{name: value for name, value in FLUX.items() if name not in ("vec_in_dim", "guidance_embed")},
+    "image_model": "chroma",
+    "in_channels": 64,
+    "out_channels": 64,
+    "in_dim": 64,
+    "out_dim": 128,
+    "hidden_dim": 64,
+    "n_layers": 1,
+}
+
+
+NEWER = {"txt_ids_dims": [], "vec_in_dim": None}  # what ComfyUI's detection adds to these families' since 0.4
+
+
+def known(config: dict[str, Any], parameters: type) -> dict[str, Any]:
+    """A configuration with those of `NEWER` that this ComfyUI's parameters have."""
+    return {**{name: value for name, value in NEWER.items() if name in parameters.__dataclass_fields__}, **config}
+
+
+def flux() -> ModelPatcher:
+    """As Flux.1 [dev]: two kinds of blocks, guidance embedded."""
+    return patcher(comfy.supported_models.Flux, known(FLUX, FluxParams), ModelType.FLUX, comfy.model_base.Flux)
+
+
+def sd3() -> ModelPatcher:
+    """As Stable Diffusion 3.5: joint blocks, on a shifted schedule."""
+    return patcher(comfy.supported_models.SD3, SD3, ModelType.FLOW, comfy.model_base.SD3)
+
+
+def qwen() -> ModelPatcher:
+    """As Qwen-Image: latents with a time axis."""
+    return patcher(comfy.supported_models.QwenImage, QWEN, ModelType.FLUX, comfy.model_base.QwenImage)
+
+
+def lumina2() -> ModelPatcher:
+    """As Lumina 2 and Z-Image: one stream of text and image, refined apart first."""
+    return patcher(comfy.supported_models.Lumina2, LUMINA2, ModelType.FLOW, comfy.model_base.Lumina2)
+
+
+def chroma() -> ModelPatcher:
+    """As Chroma: Flux's blocks, modulated by a network of their own."""
+    return patcher(comfy.supported_models.Chroma, known(CHROMA, ChromaParams), ModelType.FLUX, comfy.model_base.Chroma)
+
+
+FAMILIES: dict[str, Callable[[], ModelPatcher]] = {
+    "Flux": flux,
+    "SD 3.5": sd3,
+    "Qwen-Image": qwen,
+    "Lumina 2": lumina2,
+    "Chroma": chroma,
+    "a UNet": models.flow,
+}
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prompt_for(model: ModelPatcher, seed: int = 1, **options: Any) -> list[Any]:
+    """A CONDITIONING as the family's CLIP gives it. options: as nodes set them, such as guidance."""
+    width = model.model.model_config.unet_config.get("context_dim", TEXT_WIDTH)
+    mask = torch.ones(1, 7, dtype=torch.long)
+    extra = {"pooled_output": normal(1, POOLED_WIDTH, seed=seed + 10), "attention_mask": mask, "guidance": 1.0}
+    if model.model.model_config.unet_config.get("image_model") != "lumina2":
+        del extra["attention_mask"]
+    return [[normal(1, 7, width, seed=seed), {**extra, **options}]]
+
+
+def image_for(model: ModelPatcher, seed: int = 2, size: tuple[int, int] = (8, 12)) -> dict[str, Any]:
+    """A LATENT of unit variance where the network takes it, of the family's own channels and axes."""
+    latent_format = model.get_model_object("latent_format")
+    frames = [1] * (latent_format.latent_dimensions - 2)
+    return {"samples": latent_format.process_out(normal(1, latent_format.latent_channels, *frames, *size, seed=seed))}

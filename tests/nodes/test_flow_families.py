@@ -1,0 +1,166 @@
+"""Every family that is sampled by flow matching, through stock samplers: inversion and back, LoRAs, exact rows."""
+
+from typing import Any
+
+import comfy.samplers
+import pytest
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+from torch import Tensor
+
+from morph_pack.morph_core.errors import InvalidInput
+from morph_tests.nodes.flow_models import FAMILIES, image_for, normal, prompt_for
+from morph_tests.nodes.graph import run, sample, with_lora
+
+STEPS = 6
+SPACING = {"steps": STEPS, "scheduler": "simple"}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> Any:
+    return FAMILIES[request.param]()
+
+
+@pytest.fixture(scope="module")
+def prompt(model: Any) -> Any:
+    return prompt_for(model)
+
+
+@pytest.fixture(scope="module")
+def image(model: Any) -> dict[str, Tensor]:
+    return image_for(model)
+
+
+@pytest.fixture(scope="module")
+def inverted(model: Any, prompt: Any, image: Any) -> Any:
+    return invert(model, prompt, image)
+
+
+@pytest.fixture(scope="module")
+def lora(model: Any, prompt: Any, image: Any) -> Any:
+    settings = {"rank": 2, "steps": 20, "learning_rate": 0.01, "seed": 0}
+    return run("FitImageLora", model=model, latent=image, positive=prompt, **settings)
+
+
+def invert(model: Any, prompt: Any, image: Any, start: int = 0, iterations: int = 40) -> Any:
+    given = {"model": model, "positive": prompt, "latent_image": image, "start_at_step": start, **SPACING}
+    return run("DdimInvert", **given, fixed_point_iterations=iterations)
+
+
+def sampled(model: Any, prompt: Any, noise: Any, rows: int = 1) -> Tensor:
+    """What SamplerCustomAdvanced makes of a NOISE over an empty latent, with euler."""
+    empty = {"samples": torch.zeros(rows, *noise.x.shape[1:])}
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(prompt, prompt)
+    guider.set_cfg(1.0)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, SPACING["scheduler"], STEPS)
+    sampler = comfy.samplers.sampler_object("euler")
+    node = SamplerCustomAdvanced
+    if hasattr(node, "execute"):
+        return node.execute(noise, guider, sampler, sigmas, empty).args[0]["samples"]
+    return node().sample(noise, guider, sampler, sigmas, empty)[0]["samples"]
+
+
+def away(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def test_from_pure_noise_the_image_comes_back(model: Any, prompt: Any, image: Any, inverted: Any) -> None:
+    _, trajectory, _, noise = inverted
+    assert float(noise.sigma) == pytest.approx(float(model.get_model_object("model_sampling").sigma_max), rel=1e-3)
+    assert away(sampled(model, prompt, noise), image["samples"]) < 1e-4
+    other = noise.with_latents(noise.x + 0.1)
+    assert away(sampled(model, prompt, other), image["samples"]) > 1e-3
+
+
+def test_plain_inversion_comes_back_less_exactly(model: Any, prompt: Any, image: Any) -> None:
+    errors = [
+        away(sampled(model, prompt, invert(model, prompt, image, iterations=n)[3]), image["samples"]) for n in (0, 3)
+    ]
+    assert errors[1] < errors[0] < 1
+
+
+def test_from_a_later_step_ksampler_takes_the_latent(model: Any, prompt: Any, image: Any) -> None:
+    latent, *_ = invert(model, prompt, image, start=2)
+    back = sample(model, prompt, latent["samples"], STEPS, start=2, scheduler=SPACING["scheduler"])
+    assert away(back, image["samples"]) < 1e-4
+
+
+def test_at_sigma_1_the_latent_is_refused_where_it_would_be_lost(model: Any, inverted: Any) -> None:
+    latent = inverted[0]
+    assert isinstance(latent, ExecutionBlocker) and "connect NOISE to SamplerCustomAdvanced" in latent.message
+
+
+def test_the_ends_of_a_slerp_are_the_inverted_noises(model: Any, prompt: Any, image: Any, inverted: Any) -> None:
+    other = invert(model, prompt, image_for(model, seed=5), iterations=0)[3]
+    blocked, frames = run("SlerpLatents", start=inverted[3], end=other, alphas=(0.0, 0.5, 1.0))
+    assert "its inputs are NOISE" in blocked.message
+    torch.testing.assert_close(frames.x[[0, 2]], torch.cat([inverted[3].x, other.x]))
+    _, styled = run("AdaIN", frames=frames, start=inverted[3], end=other, alphas=(0.0, 0.5, 1.0), strength=1.0)
+    axes = tuple(range(2, styled.x.ndim))
+    expected = (inverted[3].x.mean(axes) + other.x.mean(axes)) / 2
+    torch.testing.assert_close(styled.x.mean(axes)[1:2], expected, rtol=0, atol=1e-5)
+    assert away(sampled(model, prompt, frames, rows=3)[:1], image["samples"]) < 1e-4
+
+
+def test_noise_and_latents_do_not_mix(model: Any, image: Any, inverted: Any) -> None:
+    with pytest.raises(InvalidInput, match="Slerp Latents: end is no NOISE but the others are; connect LATENT to all"):
+        run("SlerpLatents", start=inverted[3], end=image, alphas=(0.0, 1.0))
+
+
+def test_the_empty_latent_must_be_of_the_noises_size(model: Any, inverted: Any) -> None:
+    with pytest.raises(InvalidInput, match="connect an empty latent of that size"):
+        inverted[3].generate_noise({"samples": torch.zeros(1, 4, 5, 5)})
+
+
+def test_on_a_latent_that_is_not_empty_the_run_starts_at_the_same_place(model: Any, inverted: Any, image: Any) -> None:
+    sampling, noise = model.get_model_object("model_sampling"), inverted[3]
+    added = noise.generate_noise(image)
+    scaled = model.model.process_latent_in(image["samples"])
+    torch.testing.assert_close(sampling.noise_scaling(noise.sigma, added, scaled, True), noise.x, rtol=0, atol=1e-4)
+
+
+def test_direct_inversion_holds_a_row_whatever_the_guidance(model: Any, prompt: Any, image: Any) -> None:
+    latent, trajectory, *_ = invert(model, prompt, image, start=1, iterations=0)
+    (pinned,) = run("DirectInversion", model=model, trajectory=trajectory, row=0, mask=None)
+    settings = {"start": 1, "scheduler": SPACING["scheduler"], "cfg": 3.0, "negative": prompt_for(model, seed=9)}
+    held, free = (sample(one, prompt, latent["samples"], STEPS, **settings) for one in (pinned, model))
+    assert away(held, image["samples"]) < 1e-4 < away(free, image["samples"])
+
+
+def test_a_fitted_lora_lowers_the_loss_and_is_read_whole(model: Any, prompt: Any, image: Any, lora: Any) -> None:
+    weights, learnt = lora
+    settings = {"rank": 2, "steps": 20, "learning_rate": 1e-7, "seed": 0}
+    _, unlearnt = run("FitImageLora", model=model, latent=image, positive=prompt, **settings)
+    assert sum(learnt["loss"][12:]) < 0.999 * sum(unlearnt["loss"][12:])
+    assert len(with_lora(model, weights).patches) == len(weights) // 3
+
+
+def test_a_blended_lora_is_the_merged_one(model: Any, prompt: Any, lora: Any) -> None:
+    weights, _ = lora
+    other = {name: -weight if "lora_up" in name else weight for name, weight in weights.items()}
+    (blend,) = run("LoraBlend", model=model, start=weights, end=other, alphas=(0.0, 1.0))
+    shape = image_for(model)["samples"].shape[1:]
+    noise = normal(2, *shape, seed=3)
+    settings = {"start": 1, "scheduler": SPACING["scheduler"]}
+    rows = sample(blend, prompt, noise, 3, **settings)
+    for row, one in enumerate((weights, other)):
+        merged = sample(with_lora(model, one), prompt, noise, 3, **settings)
+        assert away(rows[row], merged[row]) < 1e-4
+        assert away(rows[1 - row], merged[1 - row]) > 1e-3
+
+
+def test_null_text_leads_guided_sampling_nearer_to_the_image(model: Any, prompt: Any, image: Any) -> None:
+    latent, trajectory, *_ = invert(model, prompt, image, start=1)
+    negative = prompt_for(model, seed=9)
+    optimise = {"cfg": 2.0, "inner_steps": 20, "learning_rate": 0.2, "early_stop": 0.0, "budget": 0}
+    (found,) = run("NullTextInversion", model=model, trajectory=trajectory, negative=negative, **optimise)
+    assert len(found) == STEPS - 1
+    settings = {"start": 1, "scheduler": SPACING["scheduler"], "cfg": 2.0}
+    errors = [
+        float((sample(model, prompt, latent["samples"], STEPS, negative=one, **settings) - image["samples"]).std())
+        for one in (found, negative)
+    ]
+    assert errors[0] < 0.9 * errors[1]
