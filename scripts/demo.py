@@ -1,6 +1,6 @@
 """A morph and a drag with the bundled toy model, on the CPU, without ComfyUI.
 
-Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag and the way
+Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag and the track
 that the handle went.
 """
 
@@ -86,8 +86,8 @@ def drag_demo(model: ToyModel, steps: int, folder: Path, on_stage: OnStage) -> l
     levels = max(1, min(DRAG.latent.levels, round(DRAG.strength * steps)))  # there is one for each step that is left
     config = replace(DRAG, steps=steps, latent=replace(DRAG.latent, levels=levels))
     result = drag(model, image, drawing.captions[0], points, config, on_stage=on_stage)
-    way = draw_paths(image[0].movedim(0, -1), result.drag.tracks * IMAGE_SIZE, points.targets * IMAGE_SIZE)
-    pictures = {"before": as_picture(image[0]), "after": as_picture(result.dragged[0]), "paths": way}
+    track = draw_paths(image[0].movedim(0, -1), result.drag.tracks * IMAGE_SIZE, points.targets * IMAGE_SIZE)
+    pictures = {"before": as_picture(image[0]), "after": as_picture(result.dragged[0]), "paths": track}
     paths = [folder / f"drag_{name}.png" for name in pictures]
     for path, picture in zip(paths, pictures.values(), strict=True):
         picture.save(path)

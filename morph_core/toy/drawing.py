@@ -98,13 +98,13 @@ def sample_drawings(count: int, generator: torch.Generator) -> Drawings:
 
 
 def one_drawing(kind: str, colour: str, mood: str, background: str, generator: torch.Generator) -> Drawings:
-    """A genuine drawing that looks as told; the generator decides the rest.
+    """A genuine drawing that looks so; the generator decides the rest.
 
     Raises `InvalidInput` for a kind, colour, mood or background that there is not.
     """
-    told = {"animal": kind, "colour": colour, "mood": mood, "background": background}
+    looks = {"animal": kind, "colour": colour, "mood": mood, "background": background}
     known = {"animal": KINDS, "colour": FUR_COLOURS, "mood": MOODS, "background": BACKGROUNDS}
-    for name, value in told.items():
+    for name, value in looks.items():
         if value not in known[name]:
             raise InvalidInput(f"{name} must be one of {', '.join(known[name])}; got {value!r}")
     return _drawings([kind], [colour], [mood], [background], generator)

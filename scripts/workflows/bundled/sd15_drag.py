@@ -1,7 +1,7 @@
 """The drag with Stable Diffusion 1.5, by the papers' settings."""
 
 from ..description import CYAN, GREEN, RED, Group, Workflow
-from ..parts.dragging import START, drag, reference, sample_drag, way
+from ..parts.dragging import START, drag, reference, sample_drag, track
 from ..parts.inversion import inverted_image
 from ..parts.models import SD15, large_model
 from ..parts.notes import note
@@ -20,5 +20,5 @@ def workflow() -> Workflow:
         [inverted_image("D", source, 80, 0.0005, START, "Image")],
         [Group("Drag", GREEN, [[dragged]])],
         [Group("Sample", RED, [[reference(), *sample_drag("dragged")], [empty_prompt(), None, None]])],
-        [Group("Result: original and dragged, and the handles' ways", CYAN, [[saved, way("dragged", 400)]])],
+        [Group("Result: original and dragged, and the handles' ways", CYAN, [[saved, track("dragged", 400)]])],
     ]

@@ -1,7 +1,7 @@
 """The toy drag: a drawing's head, ear and eye, of which the latter two with a mask."""
 
 from ..description import CYAN, GREEN, RED, YELLOW, Group, Node, Workflow
-from ..parts.dragging import START, drag, reference, sample_drag, toy_mask, toy_settings, way
+from ..parts.dragging import START, drag, reference, sample_drag, toy_mask, toy_settings, track
 from ..parts.inversion import inverted_image
 from ..parts.models import TOY_MODEL
 from ..parts.notes import note
@@ -38,4 +38,4 @@ def _samples() -> Group:
 def _result(dragged: str) -> list[Node]:
     """A drag is saved enlarged, with its handle's way beside it."""
     large = enlarged(f"{dragged} large", f"{dragged} images")
-    return [large, picture(f"{dragged} saved", large.name, f"toy_drag_{dragged}"), way(dragged, 300)]
+    return [large, picture(f"{dragged} saved", large.name, f"toy_drag_{dragged}"), track(dragged, 300)]

@@ -1,7 +1,7 @@
 """The toy drag with the rest pinned: Direct Inversion puts back whatever lies outside the mask."""
 
 from ..description import CYAN, GREEN, RED, YELLOW, Group, Workflow
-from ..parts.dragging import START, drag, reference, sample_drag, toy_mask, toy_settings, way
+from ..parts.dragging import START, drag, reference, sample_drag, toy_mask, toy_settings, track
 from ..parts.inversion import inverted_image, pinned
 from ..parts.models import TOY_MODEL
 from ..parts.notes import note
@@ -15,7 +15,7 @@ def workflow() -> Workflow:
     dragged = drag("head", [0.501, 0.621], [0.361, 0.621], options="options", mask="head mask")
     original = pinned("original pinned", "referring", "D noise", 0)
     rest = pinned("rest pinned", original.name, "D noise", 1, "head mask")
-    results = [enlarged("large", "head images"), picture("saved", "large", "toy_drag_pinned"), way("head", 300)]
+    results = [enlarged("large", "head images"), picture("saved", "large", "toy_drag_pinned"), track("head", 300)]
     return [
         [note(__file__, 480), TOY_MODEL],
         [inverted_image("D", toy_source("D", PURPLE_RABBIT), 80, 0.001, START, "Image")],

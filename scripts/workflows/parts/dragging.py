@@ -30,8 +30,8 @@ def sample_drag(dragged: str, model: str = "referring") -> list[Node]:
     return [sampler, decoded(f"{dragged} images", sampler.name)]
 
 
-def way(dragged: str, side: int) -> Node:
-    """Preview Image shows the way that the handle went."""
+def track(dragged: str, side: int) -> Node:
+    """Preview Image shows the handle's track."""
     return Node(f"{dragged} way", "PreviewImage", {"images": f"{dragged}.paths"}, width=side, room=side)
 
 

@@ -27,7 +27,7 @@ def inverted_image(
 
 
 def inversion(end: str, model: str, start: int = 0) -> Node:
-    """DDIM Invert finds the noise that leads back to a source's picture, and keeps the way."""
+    """DDIM Invert finds the noise that leads back to a source's picture, and its trajectory."""
     links = {"model": model, "positive": f"{end} prompt", "latent_image": f"{end} latent"}
     return Node(f"{end} noise", "MorphDragDdimInvert", links, {**SPACING, "start_at_step": start})
 

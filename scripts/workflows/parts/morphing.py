@@ -26,7 +26,7 @@ def reschedule() -> Node:
 
 
 def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0) -> Group:
-    """A pass's frames start from blended noise and are told blended prompts by a model with blended LoRAs."""
+    """A pass samples frames from blended noise, with blended prompts, by a model with blended LoRAs."""
     rows = [
         [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch)],
         [_prompts(tag, alphas.name), empty_prompt(tag)],

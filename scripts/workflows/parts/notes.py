@@ -10,5 +10,7 @@ from .models import Checkpoint
 def note(description: str, height: int, checkpoint: Checkpoint | None = None) -> Group:
     """The text comes from beside `description`, a module's __file__, and can name what a checkpoint has: {file}."""
     text = Path(description).with_suffix(".md").read_text(encoding="utf-8")
-    told = text.format_map(asdict(checkpoint)) if checkpoint else text
-    return Group("", "", [[Node("note", NOTE_TYPE, {}, {"text": told}, 460, height, title="How to use this workflow")]])
+    filled = text.format_map(asdict(checkpoint)) if checkpoint else text
+    return Group(
+        "", "", [[Node("note", NOTE_TYPE, {}, {"text": filled}, 460, height, title="How to use this workflow")]]
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..description import NARROW, Node
 
-Looks = dict[str, Any]  # what a Toy Drawing is told
+Looks = dict[str, Any]  # of a Toy Drawing
 Source = tuple[list[Node | None], list[Node | None]]  # rows
 
 RED_CAT: Looks = {"animal": "cat", "colour": "red", "mood": "happy", "background": "mint", "seed": 1}
@@ -23,7 +23,7 @@ def toy_source(end: str, looks: Looks) -> Source:
 
 
 def large_source(end: str, looks: Looks, side: int) -> Source:
-    """A model of `side` pixels that knows many words is told that it is a drawing."""
+    """The caption of a model of `side` pixels, which knows many words, says that it is a drawing."""
     picture = _drawing(end, {**looks, "size": side})
     return [picture, _drawing_prompt(end, looks)], [None, _latent(end, picture.name)]
 
