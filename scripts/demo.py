@@ -1,7 +1,7 @@
 """A morph and a drag with the bundled toy model, on the CPU, without ComfyUI.
 
-Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag and the track
-that the handle went.
+Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag and with the
+handle's track.
 """
 
 import argparse
