@@ -109,7 +109,7 @@ class DdimInvert(io.ComfyNode):
         )
         trajectory = inversion.trajectory
         inverted = Inverted(trajectory, positive, weakref.ref(model.model))
-        noise = InvertedNoise(trajectory.noise, sigmas[0], model)
+        noise = InvertedNoise.of(model, trajectory.noise, sigmas[0])
         return io.NodeOutput(_latent(model, latent_image, noise), inverted, _report(trajectory), noise)
 
 

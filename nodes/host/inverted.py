@@ -1,6 +1,7 @@
 """Inputs and outputs that are inverted latents, as LATENT or as NOISE: what comes in decides what goes out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
@@ -48,4 +49,4 @@ def inverted_values(node: str, **values: Any) -> tuple[list[Tensor], Outputs]:
             f"the NOISE inputs are of different noise levels, {levels}; invert all with the same settings"
         )
     why = f"{node}: its inputs are NOISE; connect its NOISE to SamplerCustomAdvanced, over an empty latent"
-    return [noise.x for noise in noises], lambda x: io.NodeOutput(ExecutionBlocker(why), noises[0].with_latents(x))
+    return [noise.x for noise in noises], lambda x: io.NodeOutput(ExecutionBlocker(why), replace(noises[0], x=x))

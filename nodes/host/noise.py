@@ -5,7 +5,8 @@ one cannot come in as a LATENT there; as the NOISE of SamplerCustomAdvanced it c
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from comfy_api.latest import io
@@ -16,21 +17,24 @@ from ...morph_core.errors import InvalidInput
 NoiseType = io.Noise
 
 
+@dataclass(frozen=True)
 class InvertedNoise:
-    """A NOISE with which the run's first latent is `x`, (B, C, ...) scaled as the network takes it, at this sigma."""
+    """A NOISE with which the run's first latent is `x`, (B, C, ...) scaled as the network takes it, at this sigma.
 
-    seed = 0
+    sampling, latent_format: ComfyUI's, of the MODEL that it was inverted with.
+    """
 
-    def __init__(self, x: Tensor, sigma: Tensor, model: Any) -> None:
-        self.x, self.sigma = x, sigma
-        self._sampling = model.get_model_object("model_sampling")
-        self._latent_format = model.get_model_object("latent_format")
+    x: Tensor
+    sigma: Tensor
+    sampling: Any
+    latent_format: Any
+    seed: ClassVar[int] = 0  # which samplers that add noise of their own ask for
 
-    def with_latents(self, x: Tensor) -> "InvertedNoise":
-        """The same for other latents of this level."""
-        noise = object.__new__(InvertedNoise)
-        noise.__dict__ |= {**self.__dict__, "x": x}
-        return noise
+    @staticmethod
+    def of(model: Any, x: Tensor, sigma: Tensor) -> "InvertedNoise":
+        """The NOISE of a MODEL."""
+        parts = (model.get_model_object(name) for name in ("model_sampling", "latent_format"))
+        return InvertedNoise(x, sigma, *parts)
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Tensor:
         """ComfyUI's: what its `noise_scaling` turns into x, on whatever latent it is added to."""
@@ -40,16 +44,16 @@ class InvertedNoise:
                 f"NOISE is of an inverted latent of shape {tuple(self.x.shape)}, latent_image is of shape "
                 f"{tuple(latent.shape)}; connect an empty latent of that size, with as many rows"
             )
-        clean = latent.to(self.x) if not latent.count_nonzero() else self._latent_format.process_in(latent.to(self.x))
+        clean = latent.to(self.x) if not latent.count_nonzero() else self.latent_format.process_in(latent.to(self.x))
         begins_in_noise = self._is_highest()
         one, zero = torch.ones_like(self.x), torch.zeros_like(self.x)
         sigma = self.sigma.to(self.x)
-        share = self._sampling.noise_scaling(sigma, one, zero, begins_in_noise)
-        return (self.x - self._sampling.noise_scaling(sigma, zero, clean, begins_in_noise)) / share
+        share = self.sampling.noise_scaling(sigma, one, zero, begins_in_noise)
+        return (self.x - self.sampling.noise_scaling(sigma, zero, clean, begins_in_noise)) / share
 
     def _is_highest(self) -> bool:
         """As a sampler decides whether it starts from noise alone."""
-        highest = float(self._sampling.sigma_max)
+        highest = float(self.sampling.sigma_max)
         return math.isclose(highest, float(self.sigma), rel_tol=1e-5) or float(self.sigma) > highest
 
 
