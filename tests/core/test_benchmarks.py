@@ -31,8 +31,11 @@ def test_all_benchmarks_are_run_here() -> None:
     assert {path.stem for path in files if "def main" in path.read_text(encoding="utf-8")} == set(SMALLEST)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SMALLEST)
+LONG = ("edit", "inversion", "morph", "published")  # minutes: fits, and embeddings of 50 steps
+RUNS = [pytest.param(name, marks=pytest.mark.benchmark if name in LONG else pytest.mark.slow) for name in SMALLEST]
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_the_smallest_run_prints_a_table_of_finite_numbers(name: str) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", *SMALLEST[name]]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", env={**os.environ, **UTF8})
