@@ -72,6 +72,7 @@ def test_with_direct_inversion_the_source_is_the_image_whatever_the_guidance(mod
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_null_text_leads_the_source_nearer_to_the_image(model, prepared):
     wanted = model.decode_latents(prepared.latent)
     config = replace(SHORT, inversion="Null-text", null_text=NullText(inner_steps=5, learning_rate=0.05))
@@ -82,6 +83,7 @@ def test_null_text_leads_the_source_nearer_to_the_image(model, prepared):
     assert errors[0] < 0.5 * errors[1]
 
 
+@pytest.mark.slow
 def test_embeddings_that_are_there_already_serve_another_edit(model, prepared):
     config = replace(SHORT, inversion="Null-text", null_text=NullText(inner_steps=2))
     sigmas = ddim_sigmas(model.backbone.schedule.sigmas, config.steps)
@@ -99,6 +101,7 @@ def test_the_same_prompt_twice_is_no_edit(model, prepared):
     torch.testing.assert_close(result.edited, result.source, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_outside_of_the_words_the_image_stays(model, prepared):
     words = WordEdit(blend_words="cat, rabbit", blend_threshold=0.6)
     blended = edit_prepared(model, prepared, SOURCE, EDITED, replace(SHORT, words=words))
@@ -108,6 +111,7 @@ def test_outside_of_the_words_the_image_stays(model, prepared):
     assert differences[0] < 0.5 * differences[1]
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_lora_and_a_trajectory_of_the_image_are_used(model, image):
     prepared = prepare_image(model, image, SOURCE, LoraFit(rank=2, steps=3, learning_rate=1e-2))
@@ -131,6 +135,7 @@ def test_from_image_to_image(model, image, prepared):
     assert torch.equal(whole.edited, parts.edited) and whole.edited.shape == image.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["inverting", "optimising the empty prompt", "sampling"])
 def test_nothing_stays_on_the_unet_when_cancelled(model, prepared, stage):
     def cancel(now, *_):

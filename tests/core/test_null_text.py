@@ -123,6 +123,7 @@ def test_a_row_stops_once_its_loss_is_small_enough(unet, way):
     torch.testing.assert_close(once.embeddings, single.embeddings)
 
 
+@pytest.mark.slow
 def test_a_row_that_stopped_stays_while_others_go_on(unet, way):
     alone = [
         optimise(

@@ -22,6 +22,8 @@ from morph_tests.nodes.dragging import (
 )
 from morph_tests.nodes.graph import run, sample
 
+pytestmark = pytest.mark.slow  # drags of whole drawings
+
 
 class Drawing(NamedTuple):
     """A toy drawing: IMAGE, CONDITIONING of its caption, and LATENT."""

@@ -18,7 +18,11 @@ STEPS = 6
 SPACING = {"steps": STEPS, "scheduler": "simple"}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+QUICK = "SD 3.5"
+EVERY = [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+
+
+@pytest.fixture(scope="module", params=EVERY)
 def model(request: pytest.FixtureRequest) -> Any:
     return FAMILIES[request.param]()
 
