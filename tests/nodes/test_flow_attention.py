@@ -16,7 +16,10 @@ WHOLE = {"strength": 1.0, "end_percent": 1.0, "blocks": "all blocks"}
 SETTINGS = {"steps": 3, "start": 1, "scheduler": "simple"}
 IMAGE_TOKENS = 4 * 6  # of 8 by 12 cells, in patches of 2
 OVERRIDE = "optimized_attention_override"
-TRANSFORMERS = [name for name in FAMILIES if name != "a UNet"]
+QUICK = "Flux"
+TRANSFORMERS = [
+    name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "a UNet"
+]
 
 
 @pytest.fixture(scope="module", params=TRANSFORMERS)

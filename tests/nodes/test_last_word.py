@@ -92,6 +92,7 @@ def guiders(model: Any) -> list[Any]:
     return [dual, nested, perp_neg]
 
 
+@pytest.mark.slow
 def test_the_row_is_the_image_under_every_guider(model: Any, inverted: Any) -> None:
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "ddim_uniform", STEPS)
     noise = noise_of(inverted)

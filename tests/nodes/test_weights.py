@@ -71,6 +71,7 @@ def test_eight_bit_weights() -> None:
     assert (through_comfyui(whole, X, SIGMA, TEXT) - expected).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_eight_bit_weights_with_a_lora(model: Any) -> None:
     coarse = models.stored_as(model, torch.float8_e4m3fn)
     carrying = with_lora(coarse, random_lora(0))
