@@ -141,7 +141,7 @@ def test(arguments: list[str]) -> int:
 def pytest_runs(arguments: list[str], is_further: bool) -> list[list[str]]:
     """pytest's arguments for one run after the other. is_further: with a ComfyUI after the first.
 
-    With a further one all tests are those of the nodes: workflows and pages by name, `dev.py test tests/workflows`.
+    With a further one all tests are those of the nodes and the quick ones of workflows: others by name.
     """
     named = [argument for argument in arguments if argument != ALL]
     if named:
@@ -150,7 +150,7 @@ def pytest_runs(arguments: list[str], is_further: bool) -> list[list[str]]:
     if ALL not in arguments:  # one ComfyUI is started for all that need one running
         return [[*OTHERS, *TWO_PROCESSES, *QUICK], [*WITH_A_RUNNING_ONE, *QUICK]]
     if is_further:
-        return [["tests/nodes", *TWO_PROCESSES]]
+        return [["tests/workflows", *QUICK], ["tests/nodes", *TWO_PROCESSES]]
     # Pages apart: what drives a browser leaves an event loop running, in which ComfyUI's nodes cannot be imported.
     return [[*WITH_A_RUNNING_ONE, *TWO_PROCESSES], [*OTHERS, *TWO_PROCESSES]]
 
