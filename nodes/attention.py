@@ -91,7 +91,7 @@ class AttentionKVInject(io.ComfyNode):
         if isinstance(model.model.diffusion_model, UNetModel):
             patched.set_model_attn1_patch(EndContexts(frames, unet_config(model)))
         else:
-            EndTokens(frames).patch(patched)
+            EndTokens.patch(patched, frames)
         if frames_per_batch:
             parts = InParts(frames_per_batch)
             patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PARTS, parts)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
@@ -89,15 +89,15 @@ class EndTokens:
     """A wrapper and an attention override for transformers, whose image tokens follow the text's in one attention."""
 
     frames: EndFrames
-    previous: list[Callable[..., Tensor]] = field(default_factory=list)
+    previous: Callable[..., Tensor] | None  # an override that was there already, called from ours
 
-    def patch(self, model: Any) -> None:
-        """Put both on a clone of a MODEL; an override that is there already is called from ours."""
+    @staticmethod
+    def patch(model: Any, frames: EndFrames) -> None:
+        """Put both on a clone of a MODEL."""
         options = model.model_options["transformer_options"]
-        if OVERRIDE in options:
-            self.previous.append(options[OVERRIDE])
-        options[OVERRIDE] = self.attention
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, TOKENS, self.call)
+        patches = EndTokens(frames, options.get(OVERRIDE))
+        options[OVERRIDE] = patches.attention
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, TOKENS, patches.call)
         parts_first(model)
 
     def call(
@@ -141,7 +141,7 @@ class EndTokens:
             with named(NODE):
                 k, v = self._mixed(k, v, tokens, options)
         if self.previous:
-            return self.previous[0](func, q, k, v, *args, **kwargs)
+            return self.previous(func, q, k, v, *args, **kwargs)
         return func(q, k, v, *args, **kwargs)  # type: ignore[no-any-return]
 
     def _mixed(self, k: Tensor, v: Tensor, tokens: _Tokens, options: dict[str, Any]) -> tuple[Tensor, Tensor]:

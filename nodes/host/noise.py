@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from ...morph_core.errors import InvalidInput
-
-NoiseType = io.Noise
 
 
 @dataclass(frozen=True)
