@@ -229,6 +229,16 @@ class ComfyHost:
         """Cancel the run in progress, as the front end's cancel button does."""
         self.post("/interrupt", {})
 
+    def free_memory(self) -> None:
+        """Drop models and cached results, before any later prompt runs.
+
+        ComfyUI notices the request when it waits for prompts or has run one; in between it would keep it for later.
+        """
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        image = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
+        shown = {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}
+        self.wait(self.queue({"image": image, "shown": shown}))
+
     def finished_run(self, prompt_id: str, run_log: RunLog) -> Run:
         """Describe a prompt that has ended, whoever queued it; raise if it did not succeed."""
         entry = self._history_entry(prompt_id)

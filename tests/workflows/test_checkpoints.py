@@ -39,7 +39,7 @@ def family(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{request.param}.safetensors").symlink_to(checkpoint_file(request.param))
     yield request.param
-    comfyui.post("/free", {"unload_models": True, "free_memory": True})
+    comfyui.free_memory()
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
