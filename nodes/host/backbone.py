@@ -1,6 +1,5 @@
 """MODEL to what the core works on. The only file that looks inside ComfyUI's model objects."""
 
-import functools
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
 import torch
-import torch.utils.checkpoint
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
@@ -21,6 +19,7 @@ from ...morph_core.denoise import Denoise
 from ...morph_core.errors import InvalidInput, UnsupportedModel
 from ...morph_core.models.text import Text
 from ...morph_core.models.unet import ATTENTION_PROJECTIONS
+from .checkpointing import checkpointed
 from .model_sampling import ModelSampling
 from .shadow import pytorch_attention, shadow_model
 
@@ -100,7 +99,7 @@ class ShadowBackbone:
         """Keep only what goes into each block, and compute the rest twice."""
         for layer in self.network.modules():
             if type(layer).__name__.endswith(CHECKPOINTED):
-                layer.forward = functools.partial(torch.utils.checkpoint.checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+                layer.forward = checkpointed(layer)  # type: ignore[method-assign]
 
 
 def _rows(value: Any, rows: int) -> Any:

@@ -10,7 +10,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from torch import Tensor
 
-from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
 from morph_tests.nodes.flow_models import FAMILIES, image_for, normal, prompt_for
 from morph_tests.nodes.graph import run, sample, with_lora
 
@@ -70,6 +70,25 @@ def sampled(model: Any, prompt: Any, noise: Any, rows: int = 1) -> Tensor:
 
 def away(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def test_gradient_checkpointing_changes_only_the_memory(model: Any, prompt: Any, image: Any) -> None:
+    """Although some families' blocks add to what they are given, which is there once more the second time."""
+    settings = {"rank": 2, "steps": 3, "learning_rate": 0.01, "seed": 0}
+    plain, checkpointed = (
+        run("FitImageLora", model=model, latent=image, positive=prompt, gradient_checkpointing=saving, **settings)[0]
+        for saving in (False, True)
+    )
+    for key, value in plain.items():
+        torch.testing.assert_close(checkpointed[key], value, rtol=0, atol=1e-4)
+
+
+def test_where_pytorch_is_too_old_for_checkpointing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("morph_pack.nodes.host.checkpointing.HOOKS", "absent")
+    flux = FAMILIES["Flux"]()
+    settings = {"rank": 2, "steps": 1, "learning_rate": 0.01, "seed": 0, "gradient_checkpointing": True}
+    with pytest.raises(UnsupportedModel, match="gradient_checkpointing needs PyTorch 2.8 or newer"):
+        run("FitImageLora", model=flux, latent=image_for(flux), positive=prompt_for(flux), **settings)
 
 
 def test_from_pure_noise_the_image_comes_back(model: Any, prompt: Any, image: Any, inverted: Any) -> None:
