@@ -6,8 +6,6 @@ took of the GPU, else the process's, whose first row shows what importing and lo
 """
 
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from benchmarks.cost import peak_memory, timed
 from benchmarks.held_out import held_out
 from benchmarks.runner import arguments, measured, table
 from morph_core.attention.end_frames import first_row_alphas, mixed_self_attention
@@ -102,31 +101,8 @@ WORKS: dict[str, tuple[Callable[[Scene, int], None], str]] = {  # and what a uni
 def measure(name: str, repeats: int, units: int) -> tuple[float, float]:
     """Seconds a unit, median, and the peak memory of this process in MB."""
     work, place = WORKS[name][0], scene()
-    seconds = [timed(work, place, units) / units for _ in range(1 + repeats)]
+    seconds = [timed(partial(work, place, units)) / units for _ in range(1 + repeats)]
     return statistics.median(seconds[1:]), peak_memory() / 1e6
-
-
-def timed(work: Callable[[Scene, int], None], scene: Scene, units: int) -> float:
-    finish()
-    start = time.perf_counter()
-    work(scene, units)
-    finish()
-    return time.perf_counter() - start
-
-
-def finish() -> None:
-    """Wait for what the GPU still has to do."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def peak_memory() -> int:
-    """Of this process, in bytes."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    from resource import RUSAGE_SELF, getrusage  # which Windows does not have
-
-    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:
