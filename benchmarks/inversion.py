@@ -18,14 +18,12 @@ from benchmarks.held_out import held_out
 from benchmarks.pictures import decibels, psnr, sheet
 from benchmarks.runner import arguments, measured, table
 from morph_core.denoise import Denoise
-from morph_core.models.text import Text
 from morph_core.sampling import ddim
 from morph_core.sampling.direct_inversion import DirectInversion
 from morph_core.sampling.guidance import guided_denoiser
 from morph_core.sampling.null_text import NullText, null_text_denoiser, null_text_inversion
-from morph_core.sampling.schedule import ddim_sigmas
 from morph_core.sampling.trajectory import Trajectory
-from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
+from morph_core.toy.model import IMAGE_SIZE, Network, ToyModel, load_toy_model
 
 STEPS = 50
 GUIDANCES = (1.0, 7.5)
@@ -40,32 +38,33 @@ class Captioned:
 
     def __init__(self, model: ToyModel, captions: Sequence[str]) -> None:
         self._backbone = model.backbone
-        self._empty = model.encode_text([""]).context
+        self._empty = model.encode_text([""])
         self._conditional = self._backbone.denoiser(model.encode_text(captions))
-        self._sigmas = ddim_sigmas(self._backbone.schedule.sigmas, STEPS)
+        self._sigmas = self._backbone.schedule.spaced(STEPS)
 
     def trajectory(self, latents: Tensor, iterations: int) -> Trajectory:
         return ddim.trace(self._conditional, latents, self._sigmas, self._backbone.schedule, iterations=iterations)
 
     def sampled(self, trajectory: Trajectory, guidance: float) -> Tensor:
-        return self._sampled(trajectory, guidance, self._unconditional(self._empty))
+        return self._sampled(trajectory, guidance, self._backbone.denoiser(self._empty))
 
     def by_null_text(self, trajectory: Trajectory, guidance: float) -> Tensor:
         """At guidance 1 there is no embedding to optimise."""
         if guidance == 1:
             return self.sampled(trajectory, guidance)
         config = NullText(guidance=guidance)
-        result = null_text_inversion(self._conditional, self._unconditional, self._empty, trajectory, config)
+        empty = self._empty.context
+        result = null_text_inversion(self._conditional, self._unconditional, empty, trajectory, config)
         denoise = null_text_denoiser(self._unconditional, result.embeddings, self._sigmas)
         return self._sampled(trajectory, guidance, denoise)
 
     def by_direct_inversion(self, trajectory: Trajectory, guidance: float) -> Tensor:
         rows = range(trajectory.noise.shape[0])
         pinned = {row: replace(trajectory, latents=trajectory.latents[:, row : row + 1]) for row in rows}
-        return self._sampled(trajectory, guidance, self._unconditional(self._empty), [DirectInversion(pinned)])
+        return self._sampled(trajectory, guidance, self._backbone.denoiser(self._empty), [DirectInversion(pinned)])
 
     def _unconditional(self, context: Tensor) -> Denoise:
-        return self._backbone.denoiser(Text(context))
+        return self._backbone.denoiser(replace(self._empty, context=context))
 
     def _sampled(
         self,
@@ -99,9 +98,9 @@ def round_trips(images: Captioned, latents: Tensor) -> dict[tuple[str, float], t
 
 
 @torch.no_grad()
-def measure(first: int, count: int, folder: Path | None) -> tuple[Tensor, Tensor]:
+def measure(network: Network, first: int, count: int, folder: Path | None) -> tuple[Tensor, Tensor]:
     """PSNR (methods, guidances, images) and seconds an image (methods, guidances)."""
-    model, drawings = load_toy_model(), held_out(count, offset=HELD_OUT)
+    model, drawings = load_toy_model(network), held_out(count, offset=HELD_OUT)
     chosen = slice(first, first + BATCH)
     latents = model.encode_images(drawings.render(IMAGE_SIZE)[chosen])
     restored = model.decode_latents(latents)
@@ -116,8 +115,10 @@ def measure(first: int, count: int, folder: Path | None) -> tuple[Tensor, Tensor
 
 
 def main() -> None:
-    given = arguments(__doc__, images=32, pictures="the restored images and the round trips")
-    jobs = [partial(measure, first, given.images, given.pictures) for first in range(0, given.images, BATCH)]
+    given = arguments(__doc__, networks=True, images=32, pictures="the restored images and the round trips")
+    jobs = [
+        partial(measure, given.network, first, given.images, given.pictures) for first in range(0, given.images, BATCH)
+    ]
     results = measured(jobs, given.workers)
     values = torch.cat([values for values, _ in results], dim=2)
     medians = values.quantile(0.5, dim=2).tolist()

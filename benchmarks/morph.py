@@ -20,7 +20,7 @@ from morph_core.lora.fit import LoraFit
 from morph_core.recipes.image import prepare_image
 from morph_core.recipes.morph import Morph, morph_prepared
 from morph_core.toy.drawing import Drawings
-from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
+from morph_core.toy.model import IMAGE_SIZE, Network, ToyModel, load_toy_model
 
 FRAMES = 9
 LORA = LoraFit(steps=100, learning_rate=1e-3)
@@ -72,10 +72,10 @@ def measure(network: FactorNetwork, frames: Tensor, ends: Tensor) -> Tensor:
     )
 
 
-def measure_pair(pair: int, pairs: int, folder: Path | None) -> dict[str, Tensor]:
+def measure_pair(kind: Network, pair: int, pairs: int, folder: Path | None) -> dict[str, Tensor]:
     """Method -> `measure` of one pair's frames."""
     network = load_factor_network()
-    frames = morphs(load_toy_model(), held_out(2 * pairs, offset=2), pair)
+    frames = morphs(load_toy_model(kind), held_out(2 * pairs, offset=2), pair)
     if folder:
         sheet(torch.cat(list(frames.values())), folder / f"pair_{pair:02}.png", columns=FRAMES)
     ends = frames["cross-fade"][[0, -1]]
@@ -97,8 +97,8 @@ def exact_against_free(results: list[dict[str, Tensor]]) -> str:
 
 
 def main() -> None:
-    given = arguments(__doc__, pairs=16, pictures="each pair's frames, a row a method,")
-    jobs = [partial(measure_pair, pair, given.pairs, given.pictures) for pair in range(given.pairs)]
+    given = arguments(__doc__, networks=True, pairs=16, pictures="each pair's frames, a row a method,")
+    jobs = [partial(measure_pair, given.network, pair, given.pairs, given.pictures) for pair in range(given.pairs)]
     results = measured(jobs, given.workers)
     rows = []
     for name in results[0]:

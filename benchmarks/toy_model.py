@@ -17,9 +17,8 @@ from benchmarks.pictures import decibels, psnr, sheet
 from benchmarks.runner import arguments, measured, table
 from morph_core.sampling import ddim
 from morph_core.sampling.guidance import guided_denoiser
-from morph_core.sampling.schedule import ddim_sigmas
 from morph_core.toy.drawing import KINDS
-from morph_core.toy.model import IMAGE_SIZE, load_toy_model
+from morph_core.toy.model import IMAGE_SIZE, Network, load_toy_model
 
 STEPS = 50
 GUIDANCE = 2.5
@@ -28,14 +27,14 @@ COLUMNS = 16  # of the pictures saved
 
 
 @torch.no_grad()
-def round_trips(images: int, folder: Path | None) -> list[list[str]]:
+def round_trips(network: Network, images: int, folder: Path | None) -> list[list[str]]:
     """Table rows: the autoencoder against the drawings, inversion and back against the autoencoder."""
-    model, drawings = load_toy_model(), held_out(images)
+    model, drawings = load_toy_model(network), held_out(images)
     pictures, schedule = drawings.render(IMAGE_SIZE), model.backbone.schedule
     latents = model.encode_images(pictures)
     restored = model.decode_latents(latents)
     denoise = model.backbone.denoiser(model.encode_text(drawings.captions))
-    sigmas = ddim_sigmas(schedule.sigmas, STEPS)
+    sigmas = schedule.spaced(STEPS)
     noise = ddim.invert(denoise, latents, sigmas, schedule)
     back = model.decode_latents(ddim.sample(denoise, noise, sigmas))
     if folder:
@@ -43,7 +42,7 @@ def round_trips(images: int, folder: Path | None) -> list[list[str]]:
         sheet(torch.cat(shown), folder / "round_trip.png", columns=len(shown[0]))
     return [
         [f"autoencoder, {images} held-out drawings", median_and_lowest(psnr(restored, pictures))],
-        [f"DDIM inversion and back, {STEPS} steps", median_and_lowest(psnr(back, restored))],
+        [f"inversion and back, {STEPS} steps", median_and_lowest(psnr(back, restored))],
     ]
 
 
@@ -52,13 +51,13 @@ def median_and_lowest(values: Tensor) -> str:
 
 
 @torch.no_grad()
-def samples(count: int, folder: Path | None) -> list[list[str]]:
+def samples(network: Network, count: int, folder: Path | None) -> list[list[str]]:
     """Table rows: how many samples, and how many drawings, read as their captions say."""
-    model, drawings = load_toy_model(), held_out(count, offset=1)
+    model, drawings = load_toy_model(network), held_out(count, offset=1)
     pictures, schedule = drawings.render(IMAGE_SIZE), model.backbone.schedule
     texts = [model.encode_text(captions) for captions in ([""], drawings.captions)]
     denoise = guided_denoiser(*map(model.backbone.denoiser, texts), GUIDANCE)
-    sigmas = ddim_sigmas(schedule.sigmas, STEPS)
+    sigmas = schedule.spaced(STEPS)
     noise = torch.randn(count, *LATENT, generator=torch.Generator().manual_seed(0)) * schedule.scale(sigmas[0])
     made = model.decode_latents(ddim.sample(denoise, noise, sigmas))
     if folder:
@@ -80,8 +79,9 @@ def read_right(pictures: Tensor, captions: Sequence[str]) -> str:
 
 
 def main() -> None:
-    given = arguments(__doc__, images=32, samples=128, pictures="what was made")
-    jobs = [partial(round_trips, given.images, given.pictures), partial(samples, given.samples, given.pictures)]
+    given = arguments(__doc__, networks=True, images=32, samples=128, pictures="what was made")
+    counts = ((round_trips, given.images), (samples, given.samples))
+    jobs = [partial(work, given.network, count, given.pictures) for work, count in counts]
     print(table(["measure", "reached"], [row for rows in measured(jobs, given.workers) for row in rows]))
 
 

@@ -4,7 +4,8 @@
     python scripts/train_toy.py autoencoder
     python scripts/train_toy.py diffusion     # UNet and text encoder, on the trained autoencoder's latents
     python scripts/train_toy.py factors       # the network that reads factors off a drawing (benchmarks only)
-    python scripts/train_toy.py export        # fp16 weights into the pack
+    python scripts/train_toy.py export        # their fp16 weights into the pack
+    python scripts/train_toy.py transformer   # the flow-matching network, over what is in the pack; and into it
 
 Every stage is seeded, saves a checkpoint every few minutes under --work and goes on from it when run again.
 It uses a GPU when torch sees one.
@@ -27,9 +28,19 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.held_out import HELD_OUT_SEED, held_out  # noqa: E402
 from benchmarks.pictures import psnr  # noqa: E402
-from morph_core.sampling.schedule import alphas_cumprod  # noqa: E402
-from morph_core.toy.drawing import Drawings, sample_drawings  # noqa: E402
-from morph_core.toy.model import IMAGE_SIZE, WEIGHTS, TextEncoder, new_autoencoder, new_unet  # noqa: E402
+from morph_core.models.flux import FluxBackbone  # noqa: E402
+from morph_core.sampling.schedule import FlowMatching, alphas_cumprod, flow_sigmas  # noqa: E402
+from morph_core.toy.drawing import Drawings, draw, sample_drawings  # noqa: E402
+from morph_core.toy.model import (  # noqa: E402
+    IMAGE_SIZE,
+    TEXT_WIDTH,
+    WEIGHTS,
+    TextEncoder,
+    load_toy_model,
+    new_autoencoder,
+    new_unet,
+)
+from morph_core.toy.transformer import new_transformer  # noqa: E402
 from morph_core.toy.words import tokenize  # noqa: E402
 
 log = logging.getLogger("train_toy")
@@ -171,7 +182,7 @@ def encoded_pool(run: Run, autoencoder: nn.Module, count: int) -> tuple[Tensor, 
     latents, tokens = [], []
     for start in range(0, count, 64):
         drawings = sample_drawings(64, torch.Generator().manual_seed(start))
-        pictures = drawings.render(IMAGE_SIZE).to(run.device) * 2 - 1
+        pictures = draw(drawings.kinds.to(run.device), drawings.factors.to(run.device), IMAGE_SIZE) * 2 - 1
         with torch.autocast(run.device.type, torch.bfloat16):
             latents.append(autoencoder.encode(pictures).latent_dist.mean.float().cpu())
         tokens.append(torch.tensor(tokenize(drawings.captions)))
@@ -247,6 +258,50 @@ def fit_preview(run: Run, autoencoder: nn.Module) -> dict[str, list[list[float]]
     return {"factors": factors, "bias": bias}
 
 
+def train_transformer(run: Run) -> None:
+    """Velocity prediction (Liu et al. 2023) at logit-normal sigmas (Esser et al. 2024), with 10 % caption dropout."""
+    from safetensors.torch import save_file
+
+    model = load_toy_model(device=run.device)
+    torch.manual_seed(0)
+    transformer = new_transformer(TEXT_WIDTH).to(run.device)
+    for path, layer in transformer.named_modules():  # adaLN-Zero (Peebles & Xie 2023): blocks begin as the identity
+        if isinstance(layer, nn.Linear) and ("norm" in path or path == "proj_out"):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    network = FluxBackbone(transformer, FlowMatching(flow_sigmas(1000)))
+    generator = torch.Generator(run.device)
+    latents, tokens = (part.to(run.device) for part in encoded_pool(run, model.autoencoder, run.pool))
+    empty = torch.tensor(tokenize([""]), device=run.device)
+
+    def noised(step: int, x0: Tensor, seen: Tensor) -> Tensor:
+        """(B,) squared errors of the predicted velocity, which are those of x0 over sigma²."""
+        generator.manual_seed(step)
+        noise = torch.randn(x0.shape, generator=generator, device=run.device)
+        sigma = torch.randn(len(x0), 1, 1, 1, generator=generator, device=run.device).sigmoid()
+        dropped = torch.rand(len(x0), 1, generator=generator, device=run.device) < 0.1
+        with torch.no_grad():
+            text = model.text_encoder.text(torch.where(dropped, empty, seen))
+        predicted = network.velocity(torch.lerp(x0, noise, sigma), sigma.flatten(), text)
+        return (predicted.float() - (noise - x0)).square().mean((1, 2, 3))
+
+    def loss_of(step: int) -> Tensor:
+        rows = torch.randint(len(latents), (run.batch,), generator=torch.Generator().manual_seed(step))
+        return noised(step, latents[rows], tokens[rows]).mean()
+
+    unseen = held_out(64)
+    unseen_latents = model.encode_images(unseen.render(IMAGE_SIZE))
+    unseen_tokens = torch.tensor(tokenize(unseen.captions), device=run.device)
+
+    @torch.no_grad()
+    def report() -> str:
+        return f"held-out velocity error {noised(HELD_OUT_SEED, unseen_latents, unseen_tokens).mean():.4f}"
+
+    train(run, "transformer", transformer, loss_of, report, average=0.999)
+    mean = torch.load(run.work / "transformer.pt", map_location="cpu", weights_only=True)["mean"]
+    save_file({key: value.half().contiguous() for key, value in mean.items()}, WEIGHTS / "transformer.safetensors")
+
+
 def train_factors(run: Run) -> None:
     """Read kind and factors off drawings as drawn, blurred, noisy, and as the autoencoder restores them."""
     from safetensors.torch import save_file
@@ -294,12 +349,14 @@ STAGES = {
     "diffusion": train_diffusion,
     "factors": train_factors,
     "export": export,
+    "transformer": train_transformer,
 }
 DEFAULTS = {  # optimiser steps, batch, highest learning rate
     "autoencoder": (5700, 8, 1.5e-3),
     "diffusion": (6200, 32, 1e-3),
     "factors": (1500, 32, 2e-3),
     "export": (0, 0, 0.0),
+    "transformer": (9000, 32, 1e-3),
 }
 
 

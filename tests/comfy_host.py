@@ -230,10 +230,7 @@ class ComfyHost:
         self.post("/interrupt", {})
 
     def free_memory(self) -> None:
-        """Drop models and cached results, before any later prompt runs.
-
-        ComfyUI notices the request when it waits for prompts or has run one; in between it would keep it for later.
-        """
+        """Drop models and cached results before any later prompt; ComfyUI may notice the request only after one."""
         self.post("/free", {"unload_models": True, "free_memory": True})
         image = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
         shown = {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}

@@ -74,7 +74,8 @@ def mixed_self_attention(
     strength: float = 1.0,
     blocks: str = "up blocks",
 ) -> Iterator[None]:
-    """Within this context the chosen blocks' self-attention sees `mix_end_contexts`.
+    """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
+    `mix_end_contexts`.
 
     layers: of the whole network. blocks: one of `BLOCKS`.
     """
@@ -84,9 +85,13 @@ def mixed_self_attention(
         mixed = mix_end_contexts(context, alphas, strength)
         return x, mixed, mixed
 
+    def image(tokens: Tensor) -> Tensor:
+        return mix_end_contexts(tokens, alphas, strength)
+
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
-        is_chosen = layer.kind == "self" and block_is_chosen(blocks, layer.stage, layer.block, layer.blocks)
-        return AttentionEdit(inputs) if is_chosen else None
+        if not block_is_chosen(blocks, layer.stage, layer.block, layer.blocks):
+            return None
+        return {"self": AttentionEdit(inputs), "cross": None, "joint": AttentionEdit(image=image)}[layer.kind]
 
     with edited_attention(layers, edit_of):
         yield

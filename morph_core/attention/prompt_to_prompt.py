@@ -159,6 +159,14 @@ class PromptToPrompt:
         self._maps = resized if self._maps is None else self._maps + resized
 
 
+def check_layers(layers: Iterable[AttentionLayer]) -> None:
+    """Raise `UnsupportedModel` unless text comes in by cross-attention, whose maps are what is controlled."""
+    if not any(layer.kind == "cross" for layer in layers):
+        raise UnsupportedModel(
+            "Prompt-to-Prompt controls the maps of cross-attention, and this network has none: use a UNet"
+        )
+
+
 @contextmanager
 def prompt_to_prompt(layers: Iterable[AttentionLayer], run: PromptToPrompt, sigma: Tensor) -> Iterator[None]:
     """Within this context the layers' network, called at this sigma with the F rows of one run, is under its control.

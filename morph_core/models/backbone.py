@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..denoise import Denoise
-from ..sampling.schedule import NoiseSchedule
+from ..sampling.schedule import NoiseSchedule, SamplingSchedule
 from .layers import AttentionLayer
 from .text import Text
 
@@ -41,7 +41,11 @@ class Backbone(Protocol):
 
 
 class EditableBackbone(Backbone, Protocol):
-    """A backbone whose attention can be edited while it runs."""
+    """A backbone of the library: its attention can be edited while it runs, and it says at which sigmas to sample."""
+
+    @property
+    def schedule(self) -> SamplingSchedule:
+        """How its training added noise."""
 
     def attention_layers(self) -> Sequence[AttentionLayer]:
         """In the order in which the network has them."""

@@ -1,10 +1,11 @@
 """A network's attention layers, and the one way in which methods change what they do."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
@@ -14,18 +15,21 @@ Stage = Literal["down", "mid", "up"]
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """A layer of diffusers' class `Attention`, and where it is.
+    """An attention layer of diffusers' classes, and where it is.
 
-    stage: of the UNet. block: its place among the stage's blocks in the order in which they run, from 0. blocks: how
-    many they are.
+    kind: "joint" is a transformer's, over the tokens of text and image. stage: of the UNet; of a transformer's blocks
+    the first half counts as "down", the second as "up". block: its place among the stage's blocks in the order in which
+    they run, from 0. blocks: how many they are. fused: the block around a joint layer whose keys and values are the
+    text's and, after them, the image's, made by the same projections; None where the image has its own.
     """
 
     path: str
     module: nn.Module
-    kind: Literal["self", "cross"]
+    kind: Literal["self", "cross", "joint"]
     stage: Stage
     block: int
     blocks: int
+    fused: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,28 @@ class AttentionEdit:
 
     inputs: from the layer's input (B, N, C) and its context (B, T, D), for self-attention the same tensor, to what
     queries, keys and values are made of. maps: from attention probabilities (B, heads, N, T) to those that are used.
+    image: of a joint layer, from the image's keys or values (B, ..., D), projected and normed, to those that are used;
+    once for either. It acts before rotary embedding, which is the same for all rows.
     """
 
     inputs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     maps: Callable[[Tensor], Tensor] | None = None
+    image: Callable[[Tensor], Tensor] | None = None
 
 
 EditOf = Callable[[AttentionLayer], AttentionEdit | None]
 """From a layer to its edit; None leaves the layer alone."""
+
+
+def joint_layers(blocks: Sequence[tuple[str, nn.Module, nn.Module | None]]) -> list[AttentionLayer]:
+    """A transformer's layers, given as path, attention and `AttentionLayer.fused` in the order in which they run."""
+    half = len(blocks) // 2
+    return [
+        AttentionLayer(path, attention, "joint", "down", place, half, fused)
+        if place < half
+        else AttentionLayer(path, attention, "joint", "up", place - half, len(blocks) - half, fused)
+        for place, (path, attention, fused) in enumerate(blocks)
+    ]
 
 
 @contextmanager
@@ -61,6 +79,8 @@ def edited_attention(layers: Iterable[AttentionLayer], edit_of: EditOf) -> Itera
                 undo.enter_context(_replaced_inputs(layer.module, edit.inputs))
             if edit and edit.maps:
                 undo.enter_context(_replaced_maps(layer.module, edit.maps))
+            if edit and edit.image:
+                undo.enter_context(_replaced_image(layer, edit.image))
         yield
 
 
@@ -84,6 +104,31 @@ def _replaced_inputs(
         attention.register_forward_pre_hook(replace, with_kwargs=True),
         attention.to_v.register_forward_pre_hook(replace_values),
     ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _replaced_image(layer: AttentionLayer, image: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    attention: Any = layer.module
+    counts: list[int] = []  # of the image's tokens, in the call under way of a fused block
+
+    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        counts[:] = [(args[0] if args else kwargs["hidden_states"]).shape[1]]
+
+    def replace(module: nn.Module, args: tuple[Any, ...], tokens: Tensor) -> Tensor:
+        if not counts:
+            return image(tokens)
+        text = tokens.shape[1] - counts[0]
+        return torch.cat([tokens[:, :text], image(tokens[:, text:])], dim=1)
+
+    keys = attention.to_k if attention.norm_k is None else attention.norm_k
+    handles = [made.register_forward_hook(replace) for made in (keys, attention.to_v)]
+    if layer.fused is not None:
+        handles.append(layer.fused.register_forward_pre_hook(count, with_kwargs=True))
     try:
         yield
     finally:

@@ -20,7 +20,6 @@ from ..lora.fit import LoraFit
 from ..models.features import DEFAULT_BLOCK, up_block_features
 from ..models.latent_diffusion import LatentDiffusion
 from ..sampling import ddim
-from ..sampling.schedule import ddim_sigmas
 from .image import PreparedImage, inverted, lora_layers, prepare_image
 from .stages import OnStage, stage_reporter
 
@@ -39,7 +38,7 @@ class Drag:
     reference: str | None = "last two up blocks"
     """Where the dragged row looks at the original's keys and values, one of `end_frames.BLOCKS`; None for nowhere."""
     set_alpha_to_one: bool = True
-    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `ddim_sigmas`."""
+    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
@@ -82,9 +81,8 @@ def drag_prepared(
 ) -> DraggedImage:
     """As `drag`, of an image whose latent, text and LoRA are known, so that it can be dragged again."""
     backbone = model.backbone
-    train_sigmas = backbone.schedule.sigmas.to(image.latent)
     steps = max(1, round(config.strength * config.steps))
-    sigmas = ddim_sigmas(train_sigmas, config.steps, config.set_alpha_to_one)[config.steps - steps :]
+    sigmas = backbone.schedule.spaced(config.steps, config.set_alpha_to_one)[config.steps - steps :].to(image.latent)
     noise = inverted(model, image, sigmas, on_stage).noise
     denoise = backbone.denoiser(image.text)
     read = up_block_features(backbone.up_blocks(), denoise, config.feature_block)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..attention.prompt_to_prompt import PromptToPrompt, prompt_to_prompt
+from ..attention.prompt_to_prompt import PromptToPrompt, check_layers, prompt_to_prompt
 from ..attention.word_edit import WordEdit
 from ..denoise import Denoise
 from ..errors import InvalidInput
@@ -20,7 +20,6 @@ from ..sampling import ddim
 from ..sampling.direct_inversion import DirectInversion
 from ..sampling.guidance import guided_denoiser
 from ..sampling.null_text import DenoiserOf, NullText, NullTextResult, null_text_denoiser, null_text_inversion
-from ..sampling.schedule import ddim_sigmas
 from ..sampling.trajectory import Trajectory
 from .image import PreparedImage, inverted, lora_layers, prepare_image
 from .stages import OnStage, stage_reporter
@@ -40,7 +39,7 @@ class PromptEdit:
     null_text: NullText = field(default_factory=NullText)
     """How to optimise the embeddings; its guidance is taken from this edit."""
     set_alpha_to_one: bool = True
-    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `ddim_sigmas`."""
+    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
 
     def __post_init__(self) -> None:
         if self.inversion not in get_args(Inversion):
@@ -83,7 +82,8 @@ def edit_prepared(
     null_text: the embeddings, where an earlier edit has them, see `null_text_of`; else they are optimised.
     """
     backbone = model.backbone
-    sigmas = ddim_sigmas(backbone.schedule.sigmas.to(image.latent), config.steps, config.set_alpha_to_one)
+    check_layers(backbone.attention_layers())
+    sigmas = backbone.schedule.spaced(config.steps, config.set_alpha_to_one).to(image.latent)
     trajectory = inverted(model, image, sigmas, on_stage)
     tokens = model.tokenize([source_prompt, edited_prompt])
     controls = config.words.of_tokens(tokens[0], tokens[1], model.word_tokens)

@@ -21,7 +21,7 @@ from ..morphing.perceptual import perceptual_distances
 from ..morphing.slerp import slerp
 from ..sampling import ddim
 from ..sampling.direct_inversion import DirectInversion
-from ..sampling.schedule import check_share, ddim_sigmas, sigma_after
+from ..sampling.schedule import check_share, sigma_after
 from ..sampling.trajectory import Trajectory
 from .image import PreparedImage, inverted, lora_layers, prepare_image
 from .stages import OnStage, stage_reporter
@@ -46,7 +46,7 @@ class Morph:
     """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
     metric: str = "laplacian pyramid"
     set_alpha_to_one: bool = True
-    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `ddim_sigmas`."""
+    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
 
     def __post_init__(self) -> None:
         alpha_schedule(self.frames)
@@ -101,8 +101,7 @@ def morph_prepared(
     on_stage: OnStage | None = None,
 ) -> MorphResult:
     """The morph between two prepared images, with a second pass at rescheduled alphas if the config says so."""
-    train_sigmas = model.backbone.schedule.sigmas.to(start.latent)
-    sigmas = ddim_sigmas(train_sigmas, config.steps, config.set_alpha_to_one)
+    sigmas = model.backbone.schedule.spaced(config.steps, config.set_alpha_to_one).to(start.latent)
     trajectories = [inverted(model, image, sigmas, on_stage) for image in (start, end)]
     noise = [trajectory.noise for trajectory in trajectories]
 

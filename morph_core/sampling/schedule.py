@@ -33,6 +33,13 @@ class NoiseSchedule(Protocol):
         """By how much an error of the network's own output is greater than that of its estimate of x0."""
 
 
+class SamplingSchedule(NoiseSchedule, Protocol):
+    """A schedule that also says at which sigmas to sample."""
+
+    def spaced(self, steps: int, set_alpha_to_one: bool = True) -> Tensor:
+        """Sigmas of `steps` steps, falling: (steps + 1,). set_alpha_to_one: see `ddim_sigmas`."""
+
+
 @dataclass(frozen=True)
 class VariancePreserving:
     """DDPM's (Ho et al. 2020), in sigma space. sigmas: (T,) of the training timesteps, rising, see `sigmas_of`.
@@ -46,6 +53,10 @@ class VariancePreserving:
     def __post_init__(self) -> None:
         if self.prediction not in get_args(Prediction):
             raise UnsupportedModel(f"the model predicts {self.prediction!r}; epsilon and v_prediction are supported")
+
+    def spaced(self, steps: int, set_alpha_to_one: bool = True) -> Tensor:
+        """`ddim_sigmas`."""
+        return ddim_sigmas(self.sigmas, steps, set_alpha_to_one)
 
     def scale(self, sigma: Tensor) -> Tensor:
         """1/sqrt(ᾱ): between a latent of sigma space and the variance-preserving one."""
@@ -83,10 +94,17 @@ class FlowMatching:
     """Rectified flow's (Liu et al. 2023; Lipman et al. 2023): x = (1 − sigma)·x0 + sigma·noise, sigma from 1 to 0.
 
     sigmas: (T,) of the training timesteps, rising to 1. The network predicts the velocity noise − x0. Nothing grows, so
-    the network sees latents as they are.
+    the network sees latents as they are. shift: of the sigmas at which it is sampled, see `flow_sigmas`.
     """
 
     sigmas: Tensor
+    shift: float = 1.0
+
+    def spaced(self, steps: int, set_alpha_to_one: bool = True) -> Tensor:
+        """`flow_sigmas`. Raises `InvalidInput` for set_alpha_to_one=False: there is no ᾱ."""
+        if not set_alpha_to_one:
+            raise InvalidInput("set_alpha_to_one=False is for Stable Diffusion's schedule; this model is a flow model")
+        return flow_sigmas(steps, self.shift).to(self.sigmas)
 
     def scale(self, sigma: Tensor) -> Tensor:
         """1."""

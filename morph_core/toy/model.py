@@ -8,16 +8,19 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import InvalidInput
+from ..models.flux import FluxBackbone
 from ..models.text import Text
 from ..models.unet import UnetBackbone
 from ..packages import needed
-from ..sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
-from .words import MAX_TOKENS, WORDS, tokenize, word_tokens
+from ..sampling.schedule import TRAIN_STEPS, FlowMatching, VariancePreserving, alphas_cumprod, flow_sigmas, sigmas_of
+from .transformer import new_transformer
+from .words import END, MAX_TOKENS, WORDS, tokenize, word_tokens
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -29,6 +32,8 @@ TEXT_WIDTH = 64
 UNET_WIDTHS = (64, 128, 128)
 HEAD_WIDTH = 32
 AUTOENCODER_WIDTHS = (32, 64, 64)
+Network = Literal["UNet", "transformer"]
+Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
 class _TextAttention(nn.Module):
@@ -107,6 +112,12 @@ class TextEncoder(nn.Module):
         """tokens: (B, T) integers, T <= MAX_TOKENS. Returns (B, T, TEXT_WIDTH)."""
         return self.text_model(tokens)
 
+    def text(self, tokens: Tensor) -> Text:
+        """What it makes of the tokens; pooled is, as CLIP has it, what stands at the first <end>."""
+        context = self(tokens)
+        ends = (tokens == END).int().argmax(1)
+        return Text(context, context[torch.arange(len(context)), ends])
+
 
 def new_autoencoder() -> "AutoencoderKL":
     """The toy autoencoder with random weights: 4 latent channels at a quarter of the picture's side."""
@@ -144,23 +155,21 @@ def new_unet() -> "UNet2DConditionModel":
 
 @dataclass(frozen=True)
 class ToyModel:
-    """The three networks, frozen, in eval mode."""
+    """A denoising network, an autoencoder and a text encoder, frozen, in eval mode."""
 
-    unet: "UNet2DConditionModel"
+    backbone: UnetBackbone | FluxBackbone
     autoencoder: "AutoencoderKL"
     text_encoder: TextEncoder
 
-    @property
-    def backbone(self) -> UnetBackbone:
-        """The UNet, which was trained to predict epsilon on Stable Diffusion's schedule."""
-        return UnetBackbone(self.unet, VariancePreserving(sigmas_of(alphas_cumprod())))
-
     @torch.no_grad()
     def encode_text(self, captions: Iterable[str], size: tuple[int, int] | None = None) -> Text:
-        """Embeddings (B, MAX_TOKENS, TEXT_WIDTH) of B captions; an empty caption is the unconditional one."""
+        """Embeddings (B, MAX_TOKENS, TEXT_WIDTH) of B captions; an empty caption is the unconditional one.
+
+        For the transformer they have what is pooled, (B, TEXT_WIDTH), beside them.
+        """
         weight = self.text_encoder.text_model.final_layer_norm.weight
-        tokens = torch.tensor(tokenize(captions), device=weight.device)
-        return Text(self.text_encoder(tokens))
+        text = self.text_encoder.text(torch.tensor(tokenize(captions), device=weight.device))
+        return text if isinstance(self.backbone, FluxBackbone) else Text(text.context)
 
     def tokenize(self, captions: Iterable[str]) -> list[list[int]]:
         """MAX_TOKENS for each caption; raises `InvalidInput` for a word that the model does not know."""
@@ -183,16 +192,28 @@ class ToyModel:
         return (self.autoencoder.decode(scaled).sample / 2 + 0.5).clamp(0, 1)
 
 
-def load_toy_model(weights: Path = WEIGHTS, device: torch.device | str = "cpu") -> ToyModel:
-    """The bundled toy model in float32. weights: a folder with the three safetensors files."""
+def load_toy_model(network: Network = "UNet", weights: Path = WEIGHTS, device: torch.device | str = "cpu") -> ToyModel:
+    """The bundled toy model in float32.
+
+    network: the UNet was trained to predict epsilon on Stable Diffusion's schedule, the transformer by flow matching.
+    weights: a folder with the safetensors files. Raises `InvalidInput` for another network.
+    """
     from safetensors.torch import load_file
 
-    networks = {"unet": new_unet(), "autoencoder": new_autoencoder(), "text_encoder": TextEncoder()}
-    for name, network in networks.items():
+    def loaded(name: str, network: Loaded) -> Loaded:
         state = load_file(weights / f"{name}.safetensors")
         network.load_state_dict({key: value.float() for key, value in state.items()})
-        network.requires_grad_(False).eval().to(device)
-    return ToyModel(**networks)
+        return network.requires_grad_(False).eval().to(device)
+
+    if network not in get_args(Network):
+        raise InvalidInput(f"network must be one of {', '.join(get_args(Network))}; got {network!r}")
+    backbone: UnetBackbone | FluxBackbone
+    if network == "UNet":
+        backbone = UnetBackbone(loaded("unet", new_unet()), VariancePreserving(sigmas_of(alphas_cumprod())))
+    else:
+        levels = flow_sigmas(TRAIN_STEPS)[:-1].flip(0)
+        backbone = FluxBackbone(loaded("transformer", new_transformer(TEXT_WIDTH)), FlowMatching(levels))
+    return ToyModel(backbone, loaded("autoencoder", new_autoencoder()), loaded("text_encoder", TextEncoder()))
 
 
 def preview_factors(weights: Path = WEIGHTS) -> tuple[list[list[float]], list[float]]:

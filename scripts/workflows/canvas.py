@@ -12,6 +12,12 @@ from .slots import Slots
 Json = dict[str, Any]
 NOTE_COLOURS = {"color": "#432", "bgcolor": "#653"}
 MAY_STAY_EMPTY = 7  # the shape of an optional input
+FOLDERS = {  # of models/, by the node that loads from them
+    "CheckpointLoaderSimple": "checkpoints",
+    "UNETLoader": "diffusion_models",
+    "CLIPLoader": "text_encoders",
+    "VAELoader": "vae",
+}
 
 
 class Link(NamedTuple):
@@ -144,7 +150,7 @@ def _properties(node: Node) -> Json:
     properties: Json = {"cnr_id": pack, "Node name for S&R": node.type}
     if node.model:
         name = node.model.rpartition("/")[2]
-        properties["models"] = [{"name": name, "url": node.model, "directory": "checkpoints"}]
+        properties["models"] = [{"name": name, "url": node.model, "directory": FOLDERS[node.type]}]
     return properties
 
 

@@ -5,7 +5,7 @@ that is alone in its column stands between them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PACK, PACK_PREFIX = "morph-and-drag", "MorphDrag"
@@ -20,7 +20,7 @@ class Node:
 
     `links`: input -> the name of a node (its first output) or "name.OUTPUT". `widgets`: values other than defaults.
     `room`: height beyond what slots and widgets take, for text or a picture. `spans`: it may reach into the rows below.
-    `model`: address of the checkpoint, which the front end offers to download where it is missing.
+    `model`: address of the file that it loads, which the front end offers to download where it is missing.
     """
 
     name: str
@@ -48,6 +48,18 @@ class Group:
 
 
 Workflow = list[list[Group]]  # columns
+
+
+def relinked(workflow: Workflow, sources: dict[str, str]) -> Workflow:
+    """Links to some names go to others instead."""
+
+    def moved(node: Node | None) -> Node | None:
+        return node and replace(node, links={name: sources.get(link, link) for name, link in node.links.items()})
+
+    return [
+        [replace(group, rows=[[moved(node) for node in row] for row in group.rows]) for group in column]
+        for column in workflow
+    ]
 
 
 def nodes_of(workflow: Workflow) -> list[Node]:

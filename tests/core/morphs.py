@@ -16,13 +16,7 @@ PLAIN = Morph(frames=4, steps=5, lora=None, attention=0.0, adain=False, reschedu
 FULL = Morph(frames=4, steps=5, lora=SHORT_FIT, attention=0.6, adain=True, reschedule=True)
 
 
-class VelocityModel(ToyModel):
-    @property
-    def backbone(self):
-        return UnetBackbone(self.unet, VariancePreserving(sigmas_of(ALPHAS), "v_prediction"))
-
-
-def small_model(make_unet, kind=ToyModel):
+def small_model(make_unet, prediction="epsilon"):
     """Untrained, of one level, for pictures of 16 pixels."""
     from diffusers import AutoencoderKL
 
@@ -41,7 +35,8 @@ def small_model(make_unet, kind=ToyModel):
             up_block_types=("UpDecoderBlock2D",) * 2,
             norm_num_groups=8,
         )
-        return kind(unet, autoencoder.eval().requires_grad_(False), TextEncoder().eval().requires_grad_(False))
+        backbone = UnetBackbone(unet, VariancePreserving(sigmas_of(ALPHAS), prediction))
+        return ToyModel(backbone, autoencoder.eval().requires_grad_(False), TextEncoder().eval().requires_grad_(False))
 
 
 def picture(seed):
@@ -54,7 +49,7 @@ def two_ends(model, random_lora):
         PreparedImage(
             torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)),
             model.encode_text([caption]),
-            random_lora(model.unet, seed, rank=2 + seed),
+            random_lora(model.backbone.network, seed, rank=2 + seed),
         )
         for seed, caption in enumerate(CAPTIONS, start=1)
     )

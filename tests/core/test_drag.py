@@ -120,7 +120,7 @@ def test_a_face_is_pulled_along_by_its_nose(model, face, end, points, objective)
 def test_without_a_drag_both_rows_are_the_image_inverted_and_sampled(model, end, points, reference):
     result = drag_prepared(model, end, points, replace(NO_DRAG, reference=reference))
     train_sigmas, sigmas = schedule(model, NO_DRAG)
-    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+    denoise = denoiser_of(model.backbone.network, end.text.context, train_sigmas)
     with torch.no_grad():
         x = ddim.invert(denoise, end.latent, sigmas[3:], model.backbone.schedule)  # 7 of 10 steps
         expected = model.decode_latents(ddim.sample(denoise, x, sigmas[3:]))
@@ -133,7 +133,7 @@ def test_the_last_alpha_is_that_of_the_inversion_and_of_the_sampling(model, end,
     result = drag_prepared(model, end, points, replace(NO_DRAG, set_alpha_to_one=False))
     train_sigmas = model.backbone.schedule.sigmas
     sigmas, scale = ddim_sigmas(train_sigmas, 10, set_alpha_to_one=False)[3:], alphas_cumprod()[0] ** -0.5
-    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+    denoise = denoiser_of(model.backbone.network, end.text.context, train_sigmas)
     with torch.no_grad():
         x = ddim.invert(denoise, end.latent * scale, sigmas, model.backbone.schedule)
         expected = model.decode_latents(ddim.sample(denoise, x, sigmas) / scale)
@@ -153,7 +153,7 @@ def test_the_strengths_share_of_the_steps_is_inverted_and_sampled(model, end, po
         assert [call[1:] for call in calls if call[0] == stage] == [(i + 1, inverted) for i in range(inverted)]
     train_sigmas, sigmas = schedule(model, config)
     with torch.no_grad():
-        denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+        denoise = denoiser_of(model.backbone.network, end.text.context, train_sigmas)
         expected = ddim.invert(denoise, end.latent, sigmas[10 - inverted :], model.backbone.schedule)
     torch.testing.assert_close(result.drag.original, expected)
 
@@ -162,7 +162,7 @@ def test_the_dragged_row_is_sampled_from_the_dragged_latent(model, end, points):
     config = replace(SHORT, reference=None, latent=replace(SHORT.latent, levels=2, objective="GoodDrag"))
     result = drag_prepared(model, end, points, config)
     train_sigmas, sigmas = schedule(model, config)
-    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+    denoise = denoiser_of(model.backbone.network, end.text.context, train_sigmas)
     with torch.no_grad():
         latents = [ddim.sample(denoise, x, sigmas[4:]) for x in (result.drag.original, result.drag.dragged)]
         expected = [model.decode_latents(latent) for latent in latents]
@@ -179,11 +179,11 @@ def test_the_latent_is_dragged_as_drag_latent_does_with_the_images_lora(model, i
     end = prepare_image(model, image, caption, FIT)
     result = drag_prepared(model, end, points, config, mask).drag
     train_sigmas, sigmas = schedule(model, config)
-    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
-    with blended_loras(read_lora(end.lora, model.unet), {}, (0.0,)):
+    denoise = denoiser_of(model.backbone.network, end.text.context, train_sigmas)
+    with blended_loras(read_lora(end.lora, model.backbone.network), {}, (0.0,)):
         with torch.no_grad():
             x = ddim.invert(denoise, end.latent, sigmas[5:], model.backbone.schedule)
-        read = up_block_features(model.unet.up_blocks, denoise, "last up block")
+        read = up_block_features(model.backbone.network.up_blocks, denoise, "last up block")
         expected = drag_latent(read, model.backbone.schedule, x, sigmas[5:], points, config.latent, mask)
     torch.testing.assert_close(result.dragged, expected.dragged)
     assert result.losses == pytest.approx(expected.losses)
@@ -215,7 +215,7 @@ def test_the_dragged_row_sees_the_originals_keys_and_values(model, end, points, 
     )
     train_sigmas, sigmas = schedule(model, SHORT)
     rows = torch.cat([dragged.drag.original, dragged.drag.dragged])
-    denoise = denoiser_of(model.unet, end.text.context, train_sigmas)
+    denoise = denoiser_of(model.backbone.network, end.text.context, train_sigmas)
     with torch.no_grad(), mixed_self_attention(model.backbone.attention_layers(), (0.0, 0.0), blocks=blocks):
         expected = model.decode_latents(ddim.sample(denoise, rows, sigmas[3:]))
     torch.testing.assert_close(torch.cat([result.original, result.dragged]), expected, rtol=0, atol=1e-4)
@@ -241,7 +241,7 @@ def test_a_mask_keeps_what_is_outside_it(model, end, points):
 
 @pytest.mark.parametrize("stage", [None, "fitting LoRA", "inverting", "dragging", "sampling"])
 def test_the_unet_is_left_as_it_was_also_when_cancelled(model, image, caption, points, stage):
-    before, modules = digest(model.unet), [id(module) for module in model.unet.modules()]
+    before, modules = digest(model.backbone.network), [id(module) for module in model.backbone.network.modules()]
 
     def cancel(now, done, total):
         if now == stage and done == 2:
@@ -252,9 +252,9 @@ def test_the_unet_is_left_as_it_was_also_when_cancelled(model, image, caption, p
             drag(model, image, caption, points, replace(SHORT, lora=FIT), on_stage=cancel)
     else:
         drag(model, image, caption, points, replace(SHORT, lora=FIT), on_stage=cancel)
-    assert digest(model.unet) == before and hooks_of(model.unet) == []
-    assert [id(module) for module in model.unet.modules()] == modules
-    assert not any(parameter.requires_grad for parameter in model.unet.parameters())
+    assert digest(model.backbone.network) == before and hooks_of(model.backbone.network) == []
+    assert [id(module) for module in model.backbone.network.modules()] == modules
+    assert not any(parameter.requires_grad for parameter in model.backbone.network.parameters())
 
 
 def test_a_prepared_image_can_be_dragged_again_to_the_same_result(model, end, points, dragged):
@@ -298,7 +298,7 @@ def test_more_levels_than_inverted_steps_are_refused_and_nothing_is_left(model, 
     config = replace(SHORT, strength=0.3, latent=replace(SHORT.latent, levels=4))
     with pytest.raises(InvalidInput, match="levels is 4 but only 3 sampling steps remain"):
         drag_prepared(model, end, points, config)
-    assert hooks_of(model.unet) == []
+    assert hooks_of(model.backbone.network) == []
 
 
 def test_two_images_at_once_are_refused(model, image, caption, points):
@@ -307,10 +307,10 @@ def test_two_images_at_once_are_refused(model, image, caption, points):
 
 
 def test_no_gradient_stays_on_the_networks_weights(model, end, points):
-    model.unet.requires_grad_(True)
+    model.backbone.network.requires_grad_(True)
     try:
         drag_prepared(model, end, points, SHORT)
-        assert all(parameter.grad is None for parameter in model.unet.parameters())
+        assert all(parameter.grad is None for parameter in model.backbone.network.parameters())
     finally:
-        model.unet.zero_grad()
-        model.unet.requires_grad_(False)
+        model.backbone.network.zero_grad()
+        model.backbone.network.requires_grad_(False)

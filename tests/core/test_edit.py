@@ -142,11 +142,11 @@ def test_nothing_stays_on_the_unet_when_cancelled(model, prepared, stage):
         if now == stage:
             raise KeyboardInterrupt
 
-    processors = dict(model.unet.attn_processors)
+    processors = dict(model.backbone.network.attn_processors)
     with pytest.raises(KeyboardInterrupt):
         edit_prepared(model, prepared, SOURCE, EDITED, replace(SHORT, inversion="Null-text"), cancel)
-    assert model.unet.attn_processors == processors
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.unet.modules())
+    assert model.backbone.network.attn_processors == processors
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.backbone.network.modules())
 
 
 def test_an_unknown_inversion_is_refused():

@@ -14,20 +14,18 @@ from morph_pack.morph_core.morphing.slerp import slerp
 from morph_pack.morph_core.recipes.morph import morph, morph_prepared, sample_frames
 from morph_pack.morph_core.sampling import ddim
 from morph_pack.morph_core.sampling.schedule import ddim_sigmas
-from morph_pack.morph_core.toy.model import ToyModel
 from morph_tests.core.morphs import (
     ALPHAS,
     CAPTIONS,
     FULL,
     PLAIN,
-    VelocityModel,
     picture,
     small_model,
     two_ends,
 )
 
 
-@pytest.fixture(params=[ToyModel])
+@pytest.fixture(params=["epsilon"])
 def model(request, make_unet):
     return small_model(make_unet, request.param)
 
@@ -82,14 +80,13 @@ def published_frames(model, unets, x, ends, alphas, mixed_steps, steps=5, last_a
 
     unets: one a frame, with its share of both LoRAs merged.
     """
-    abar, plain = ALPHAS, model.unet.attn_processors
+    abar, plain = ALPHAS, model.backbone.network.attn_processors
     timesteps = list(range(1, 1000, 1000 // steps))[:steps][::-1]
     texts = [(1 - alpha) * ends[0].text.context + alpha * ends[1].text.context for alpha in alphas]
     z = list((x * abar[timesteps[0]].sqrt()).split(1))
     for step, t in enumerate(timesteps):
-        processors = {
-            name: MixStored() for name in model.unet.attn_processors if name.startswith("up") and "attn1" in name
-        }
+        names = [name for name in plain if name.startswith("up") and "attn1" in name]
+        processors = {name: MixStored() for name in names}
         noises = {}
         for i in (0, len(alphas) - 1, *range(1, len(alphas) - 1)):  # the ends first
             for processor in processors.values():
@@ -109,7 +106,7 @@ def test_frames_in_one_batch_are_the_published_frames_one_by_one(model, ends, me
     x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     config = replace(PLAIN, attention=attention)
     frames = sample_frames(model, x, *ends, alphas, config, schedule(model)[1])
-    unets = [merged(model.unet, (ends[0].lora, 1 - alpha), (ends[1].lora, alpha)) for alpha in alphas]
+    unets = [merged(model.backbone.network, (ends[0].lora, 1 - alpha), (ends[1].lora, alpha)) for alpha in alphas]
     expected = published_frames(model, unets, x, ends, alphas, mixed_steps)
     torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
     other = published_frames(model, unets, x, ends, alphas, mixed_steps + 1 if mixed_steps < 5 else 4)
@@ -118,13 +115,14 @@ def test_frames_in_one_batch_are_the_published_frames_one_by_one(model, ends, me
 
 def test_frames_with_the_published_codes_last_alpha_and_lora_blend(model, ends, merged, random_lora):
     alphas = (0.0, 0.2, 0.7, 1.0)
-    ends = [replace(end, lora=random_lora(model.unet, seed)) for seed, end in enumerate(ends)]  # of one rank
+    unet = model.backbone.network
+    ends = [replace(end, lora=random_lora(unet, seed)) for seed, end in enumerate(ends)]  # of one rank
     x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     config = replace(PLAIN, attention=0.6, lora_blend="factors", set_alpha_to_one=False)
     sigmas = ddim_sigmas(model.backbone.schedule.sigmas, 5, set_alpha_to_one=False)
     frames = sample_frames(model, x, *ends, alphas, config, sigmas)
     loras = [{key: torch.lerp(ends[0].lora[key], ends[1].lora[key], alpha) for key in ends[0].lora} for alpha in alphas]
-    unets = [merged(model.unet, (lora, 1)) for lora in loras]
+    unets = [merged(model.backbone.network, (lora, 1)) for lora in loras]
     expected = published_frames(model, unets, x, ends, alphas, 3, last_alpha=ALPHAS[0])
     torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
     other = sample_frames(model, x, *ends, alphas, replace(config, lora_blend="delta"), sigmas)
@@ -136,28 +134,28 @@ def test_the_last_alpha_is_that_of_the_inversion_and_of_the_sampling(model, ends
     train_sigmas = model.backbone.schedule.sigmas
     sigmas, scale = ddim_sigmas(train_sigmas, 5, set_alpha_to_one=False), ALPHAS[0] ** -0.5
     for row, end in ((0, ends[0]), (-1, ends[1])):
-        denoise = denoiser(model, merged(model.unet, (end.lora, 1)), end.text.context)
+        denoise = denoiser(model, merged(model.backbone.network, (end.lora, 1)), end.text.context)
         alone = ddim.invert(denoise, end.latent * scale, sigmas, model.backbone.schedule)
         alone = ddim.sample(denoise, alone, sigmas) / scale
         torch.testing.assert_close(result.latents[row], alone[0], rtol=0, atol=1e-4)
     assert (result.latents - morph_prepared(model, *ends, PLAIN).latents).abs().amax((1, 2, 3)).min() > 1e-3
 
 
-@pytest.mark.parametrize("model", [ToyModel, VelocityModel], indirect=True)
+@pytest.mark.parametrize("model", ["epsilon", "v_prediction"], indirect=True)
 @pytest.mark.parametrize("attention", [0.0, 0.6])
 def test_the_end_frames_are_each_image_alone_with_its_lora_merged(model, ends, merged, attention):
     result = morph_prepared(model, *ends, replace(PLAIN, attention=attention))
     for row, end in ((0, ends[0]), (-1, ends[1])):
-        unet = merged(model.unet, (end.lora, 1))
+        unet = merged(model.backbone.network, (end.lora, 1))
         alone = sampled(model, unet, end.text.context, inverted(model, unet, end))
         torch.testing.assert_close(result.latents[row], alone[0], rtol=0, atol=1e-4)
-        plain = sampled(model, model.unet, end.text.context, inverted(model, model.unet, end))
+        plain = sampled(model, model.backbone.network, end.text.context, inverted(model, model.backbone.network, end))
         assert (alone - plain).abs().max() > 1e-2
 
 
 def test_the_frames_start_from_the_slerp_of_the_inverted_ends(model, ends, merged):
     alphas = alpha_schedule(4)
-    noise = [inverted(model, merged(model.unet, (end.lora, 1)), end) for end in ends]
+    noise = [inverted(model, merged(model.backbone.network, (end.lora, 1)), end) for end in ends]
     x = slerp(noise[0], noise[1], alphas)
     for config, start in ((PLAIN, x), (replace(PLAIN, adain=True), adain(x, noise[0], noise[1], alphas))):
         result = morph_prepared(model, *ends, config)
@@ -191,17 +189,18 @@ def test_loras_switch(model, ends):
     with_loras, without = (morph_prepared(model, *pair, PLAIN).latents for pair in (ends, bare))
     assert (with_loras - without).abs().amax((1, 2, 3)).min() > 1e-2
     # without LoRAs a frame is the bare UNet on the slerp of what it inverted
-    noise = [inverted(model, model.unet, end) for end in bare]
+    noise = [inverted(model, model.backbone.network, end) for end in bare]
     alphas = alpha_schedule(4)
     text = torch.cat([(1 - alpha) * ends[0].text.context + alpha * ends[1].text.context for alpha in alphas])
-    expected = sampled(model, model.unet, text, slerp(*noise, alphas))
+    expected = sampled(model, model.backbone.network, text, slerp(*noise, alphas))
     torch.testing.assert_close(without, expected, rtol=0, atol=1e-4)
 
 
 def test_one_end_alone_may_have_a_lora(model, ends, merged):
     pair = ends[0], replace(ends[1], lora={})
     result = morph_prepared(model, *pair, PLAIN)
-    alone = sampled(model, model.unet, pair[1].text.context, inverted(model, model.unet, pair[1]))
+    unet = model.backbone.network
+    alone = sampled(model, unet, pair[1].text.context, inverted(model, unet, pair[1]))
     torch.testing.assert_close(result.latents[-1], alone[0], rtol=0, atol=1e-4)
 
 

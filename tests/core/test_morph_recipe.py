@@ -11,21 +11,19 @@ from morph_pack.morph_core.models.unet import UnetBackbone
 from morph_pack.morph_core.recipes.image import PreparedImage, prepare_image
 from morph_pack.morph_core.recipes.morph import Morph, morph, morph_prepared
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, sigmas_of
-from morph_pack.morph_core.toy.model import ToyModel
 from morph_tests.core.morphs import (
     ALPHAS,
     CAPTIONS,
     FULL,
     PLAIN,
     SHORT_FIT,
-    VelocityModel,
     picture,
     small_model,
     two_ends,
 )
 
 
-@pytest.fixture(params=[ToyModel])
+@pytest.fixture(params=["epsilon"])
 def model(request, make_unet):
     return small_model(make_unet, request.param)
 
@@ -58,12 +56,12 @@ def test_an_end_is_its_latent_its_text_and_its_lora(model):
     assert prepare_image(model, picture(1), CAPTIONS[0], None).lora == {}
 
 
-@pytest.mark.parametrize("model", [VelocityModel], indirect=True)
+@pytest.mark.parametrize("model", ["v_prediction"], indirect=True)
 def test_the_lora_of_a_velocity_model_is_fitted_to_velocities(model):
     end = prepare_image(model, picture(1), CAPTIONS[0], SHORT_FIT)
     fits = [
         fit_lora(
-            UnetBackbone(model.unet, VariancePreserving(sigmas_of(ALPHAS), prediction)),
+            UnetBackbone(model.backbone.network, VariancePreserving(sigmas_of(ALPHAS), prediction)),
             end.latent,
             end.text,
             SHORT_FIT,
@@ -92,8 +90,8 @@ def test_stages_that_are_switched_off_are_not_reported(model):
 
 @pytest.mark.parametrize("stage", [None, "fitting LoRA", "inverting", "sampling frames"])
 def test_the_unet_is_left_as_it_was_also_when_cancelled(model, stage):
-    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
-    modules = [id(module) for module in model.unet.modules()]
+    before = {name: value.clone() for name, value in model.backbone.network.state_dict().items()}
+    modules = [id(module) for module in model.backbone.network.modules()]
 
     def cancel(now, done, total):
         if now == stage:
@@ -104,9 +102,9 @@ def test_the_unet_is_left_as_it_was_also_when_cancelled(model, stage):
             morph(model, (picture(1), picture(2)), CAPTIONS, FULL, cancel)
     else:
         morph(model, (picture(1), picture(2)), CAPTIONS, FULL, cancel)
-    assert [id(module) for module in model.unet.modules()] == modules
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.unet.modules())
-    assert all(torch.equal(value, before[name]) for name, value in model.unet.state_dict().items())
+    assert [id(module) for module in model.backbone.network.modules()] == modules
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.backbone.network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.backbone.network.state_dict().items())
 
 
 def test_the_defaults_are_the_published_ones():

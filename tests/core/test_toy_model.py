@@ -16,6 +16,7 @@ from morph_pack.morph_core.toy.model import (
     new_unet,
     preview_factors,
 )
+from morph_pack.morph_core.toy.transformer import new_transformer
 from morph_pack.morph_core.toy.words import MAX_TOKENS, WORDS, tokenize
 
 
@@ -29,9 +30,9 @@ def encoder():
         return encoder
 
 
-@pytest.fixture(scope="module")
-def bundled():
-    return load_toy_model()
+@pytest.fixture(scope="module", params=["UNet", "transformer"])
+def bundled(request):
+    return load_toy_model(request.param)
 
 
 def test_no_token_sees_a_later_one(encoder):
@@ -75,26 +76,33 @@ def save_random_weights(folder):
     from safetensors.torch import save_file
 
     torch.manual_seed(7)
-    networks = {"unet": new_unet(), "autoencoder": new_autoencoder(), "text_encoder": TextEncoder()}
+    denoising = {"unet": new_unet(), "transformer": new_transformer(TEXT_WIDTH)}
+    networks = {**denoising, "autoencoder": new_autoencoder(), "text_encoder": TextEncoder()}
     states = {name: {k: v.half() for k, v in net.state_dict().items()} for name, net in networks.items()}
     for name, state in states.items():
         save_file(state, folder / f"{name}.safetensors")
     return states
 
 
-def test_loading_takes_the_files_weights_in_single_precision(tmp_path):
+@pytest.mark.parametrize(("network", "file"), [("UNet", "unet"), ("transformer", "transformer")])
+def test_loading_takes_the_files_weights_in_single_precision(tmp_path, network, file):
     states = save_random_weights(tmp_path)
-    model = load_toy_model(tmp_path)
-    for name, state in states.items():
-        loaded = getattr(model, name).state_dict()
-        assert loaded.keys() == state.keys()
-        for key, value in loaded.items():
+    model = load_toy_model(network, tmp_path)
+    networks = {file: model.backbone.network, "autoencoder": model.autoencoder, "text_encoder": model.text_encoder}
+    for name, loaded in networks.items():
+        assert loaded.state_dict().keys() == states[name].keys()
+        for key, value in loaded.state_dict().items():
             assert value.dtype == torch.float32
-            assert torch.equal(value, state[key].float())
+            assert torch.equal(value, states[name][key].float())
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(InvalidInput, match="UNet, transformer; got 'unet'"):
+        load_toy_model("unet")
 
 
 def test_the_bundled_model_is_frozen_and_in_eval_mode(bundled):
-    for network in (bundled.unet, bundled.autoencoder, bundled.text_encoder):
+    for network in (bundled.backbone.network, bundled.autoencoder, bundled.text_encoder):
         assert not any(parameter.requires_grad for parameter in network.parameters())
         assert not any(module.training for module in network.modules())
         assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
@@ -103,10 +111,10 @@ def test_the_bundled_model_is_frozen_and_in_eval_mode(bundled):
 def test_shapes_of_the_bundled_model(bundled):
     images = torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
     latents = bundled.encode_images(images)
-    text = bundled.encode_text(["a happy red cat on mint", ""]).context
+    text = bundled.encode_text(["a happy red cat on mint", ""])
     assert latents.shape == (2, 4, IMAGE_SIZE // 4, IMAGE_SIZE // 4)
-    assert text.shape == (2, MAX_TOKENS, TEXT_WIDTH)
-    assert bundled.unet(latents, 500, text).sample.shape == latents.shape
+    assert text.context.shape == (2, MAX_TOKENS, TEXT_WIDTH)
+    assert bundled.backbone.denoiser(text)(latents, torch.tensor(0.5)).shape == latents.shape
     pictures = bundled.decode_latents(latents)
     assert pictures.shape == images.shape
     assert pictures.min() >= 0 and pictures.max() <= 1

@@ -94,6 +94,22 @@ def core() -> "ToyModel":
     return load_toy_model()
 
 
+@pytest.fixture(scope="package")
+def flow_toy() -> tuple[Any, Any, Any]:
+    """As `toy`, with the transformer."""
+    from morph_tests.nodes.graph import run
+
+    return run("LoadToyModel", network="transformer")
+
+
+@pytest.fixture(scope="package")
+def flow_core() -> "ToyModel":
+    """As `core`, with the transformer."""
+    from morph_pack.morph_core.toy.model import load_toy_model
+
+    return load_toy_model("transformer")
+
+
 @pytest.fixture
 def alexnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights where LPIPS looks for AlexNet's."""

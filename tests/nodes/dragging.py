@@ -84,7 +84,7 @@ def ksampler_sigmas(model: Any, start: int = START, steps: int = STEPS) -> Tenso
 
 
 def toy_denoiser(core: ToyModel, text: Any = None) -> Denoise:
-    return denoiser_of(core.unet, (text or conditioning())[0][0], core.backbone.schedule.sigmas)
+    return denoiser_of(core.backbone.network, (text or conditioning())[0][0], core.backbone.schedule.sigmas)
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

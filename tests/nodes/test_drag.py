@@ -55,9 +55,9 @@ def core_drag(
     block: str = "second to last up block",
 ) -> DragResult:
     """The core's drag of a LATENT on the diffusers UNet."""
-    read = up_block_features(core.unet.up_blocks, toy_denoiser(core), block)
+    read = up_block_features(core.backbone.network.up_blocks, toy_denoiser(core), block)
     x, points = image_latent["samples"].clone() * SCALE_FACTOR, parse_points(as_text(PAIRS), SIZE)
-    with blended_loras(read_lora(lora, core.unet) if lora else {}, {}, (0.0,)):
+    with blended_loras(read_lora(lora, core.backbone.network) if lora else {}, {}, (0.0,)):
         return drag_latent(
             read, core.backbone.schedule, x, sigmas, points, config, None if mask is None else mask[None]
         )

@@ -50,7 +50,7 @@ def inverted(model: Any) -> Any:
 @pytest.mark.parametrize("iterations", [0, 2])
 def test_the_trajectory_is_the_cores(model: Any, core: ToyModel, iterations: int) -> None:
     train_sigmas = core.backbone.schedule.sigmas
-    denoise, sigmas = denoiser_of(core.unet, POSITIVE[0][0], train_sigmas), ddim_sigmas(train_sigmas, STEPS)
+    denoise, sigmas = denoiser_of(core.backbone.network, POSITIVE[0][0], train_sigmas), ddim_sigmas(train_sigmas, STEPS)
     with torch.no_grad():
         expected = ddim.trace(
             denoise, IMAGE["samples"] * SCALE_FACTOR, sigmas, core.backbone.schedule, iterations=iterations
@@ -173,7 +173,7 @@ def test_null_text_is_the_cores(model: Any, core: ToyModel, inverted: Any) -> No
     train_sigmas = core.backbone.schedule.sigmas
 
     def of(embedding: Tensor) -> Any:
-        return denoiser_of(core.unet, embedding, train_sigmas)
+        return denoiser_of(core.backbone.network, embedding, train_sigmas)
 
     config = NullText(CFG, 3, 0.05, 0.0)
     way = trajectory.trajectory.to("cpu")

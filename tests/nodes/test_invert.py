@@ -32,8 +32,8 @@ def invert(model: Any, steps: int, start: int = 0, scheduler: str = "ddim_unifor
 @pytest.mark.parametrize("start", [0, 4])
 def test_it_is_the_cores_inversion(model: Any, core: ToyModel, start: int) -> None:
     lora, train_sigmas = random_lora(0), core.backbone.schedule.sigmas
-    denoise = denoiser_of(core.unet, conditioning()[0][0], train_sigmas)
-    with torch.no_grad(), blended_loras(read_lora(lora, core.unet), {}, (0.0,)):
+    denoise = denoiser_of(core.backbone.network, conditioning()[0][0], train_sigmas)
+    with torch.no_grad(), blended_loras(read_lora(lora, core.backbone.network), {}, (0.0,)):
         sigmas = ddim_sigmas(train_sigmas, 10)[start:]
         expected = ddim.invert(denoise, latent()["samples"] * SCALE_FACTOR, sigmas, core.backbone.schedule)
     actual = invert(with_lora(model, lora), 10, start)["samples"]

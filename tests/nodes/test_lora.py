@@ -20,7 +20,7 @@ from morph_pack.morph_core.models.text import Text
 from morph_pack.morph_core.models.unet import UnetBackbone
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
-from morph_pack.nodes.toy import _ToyConfig
+from morph_pack.nodes.host.toy import ToyUnet
 from morph_tests.nodes import models
 from morph_tests.nodes.graph import (
     ATTENTION,
@@ -134,7 +134,7 @@ def split(lora: LoraWeights) -> Iterator[tuple[str, str, Tensor]]:
 
 
 def comfyuis_own(path: str) -> str:
-    return comfy.utils.unet_to_diffusers(_ToyConfig.unet_config)[path + ".weight"].removesuffix(".weight")
+    return comfy.utils.unet_to_diffusers(ToyUnet.unet_config)[path + ".weight"].removesuffix(".weight")
 
 
 STYLES: dict[str, Callable[[LoraWeights], LoraWeights]] = {

@@ -236,10 +236,10 @@ def test_guidance_treats_cond_and_uncond_rows_as_two_runs_of_the_frames(model: A
 
     train_sigmas = core.backbone.schedule.sigmas
     text = blend_text(prompts[0][0][0], prompts[1][0][0], alphas)
-    layers = [read_lora(lora, core.unet) for lora in loras]
+    layers = [read_lora(lora, core.backbone.network) for lora in loras]
 
     def alone(text: Tensor) -> Denoise:
-        denoise = denoiser_of(core.unet, text, train_sigmas)
+        denoise = denoiser_of(core.backbone.network, text, train_sigmas)
 
         def patched_denoise(x: Tensor, sigma: Tensor) -> Tensor:
             with (

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import comfy.samplers
 import nodes
 import pytest
 import torch
@@ -43,7 +44,40 @@ def test_model_is_the_cores_unet(model: Any, core: ToyModel, timestep: int) -> N
     with torch.inference_mode():
         actual = model.model.apply_model(x, sigmas[timestep].expand(2), c_crossattn=text)
     with torch.no_grad():
-        assert_close(actual, denoiser_of(core.unet, text, sigmas)(x, sigmas[timestep]))
+        assert_close(actual, denoiser_of(core.backbone.network, text, sigmas)(x, sigmas[timestep]))
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.5, 0.02])
+def test_with_the_transformer_model_is_the_cores_and_clip_gives_pooled_text(
+    flow_toy: tuple[Any, Any, Any], flow_core: ToyModel, sigma: float
+) -> None:
+    model, clip, _ = flow_toy
+    caption = "a sad blue rabbit on sky"
+    with torch.inference_mode():
+        ((embedding, options),) = nodes.CLIPTextEncode().encode(clip, caption)[0]
+    text = flow_core.encode_text([caption])
+    assert_close(embedding, text.context)
+    assert_close(options["pooled_output"], text.pooled)
+
+    x, sigmas = normal(2, 4, 8, 12), torch.tensor([sigma, sigma])
+    diffusion_model(model)
+    inputs = {"c_crossattn": text.context, "y": text.pooled}
+    with torch.inference_mode():
+        actual = model.model.apply_model(
+            x, sigmas, **{name: value.expand(2, *value.shape[1:]) for name, value in inputs.items()}
+        )
+    with torch.no_grad():
+        expected = flow_core.backbone.denoiser(text)(x, sigmas[0])
+    assert (expected - x).abs().max() > 0.01
+    assert_close(actual, expected)
+
+
+def test_schedule_of_the_transformer_is_the_cores(flow_toy: tuple[Any, Any, Any], flow_core: ToyModel) -> None:
+    """Stock schedulers then give the core's sigmas."""
+    sampling = flow_toy[0].get_model_object("model_sampling")
+    assert_close(sampling.sigmas, flow_core.backbone.schedule.sigmas)
+    simple = comfy.samplers.calculate_sigmas(sampling, "simple", 20)
+    assert_close(simple, flow_core.backbone.schedule.spaced(20))
 
 
 def test_a_drawing_is_an_image_of_the_toys_size_with_a_caption_that_it_understands(

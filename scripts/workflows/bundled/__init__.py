@@ -1,19 +1,24 @@
 """Each bundled workflow has a module here, with the name of its file in example_workflows/ and its note beside it."""
 
 from . import (
+    flux_morph,
+    qwen_image_morph,
     sd15_drag,
     sd15_morph,
     sdxl_morph,
     toy_drag,
     toy_drag_pinned,
     toy_edit,
+    toy_flow_morph,
     toy_morph,
     toy_morph_exact,
     toy_morph_rescheduled,
+    z_image_morph,
 )
 
 MODULES = [
     *(toy_morph, toy_morph_rescheduled, toy_morph_exact, sd15_morph, sdxl_morph),
     *(toy_drag, toy_drag_pinned, sd15_drag, toy_edit),
+    *(toy_flow_morph, flux_morph, qwen_image_morph, z_image_morph),
 ]
 WORKFLOWS = {module.__name__.rpartition(".")[2]: module.workflow for module in MODULES}  # name -> its description

@@ -1,9 +1,13 @@
 """An inverted image is known to the model by a LoRA and by the noise that leads back to it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..description import BLUE, Group, Node
 from .pictures import Source
 
-SPACING = {"steps": 50, "scheduler": "ddim_uniform"}  # of every inversion, and of the KSampler that follows
+Spacing = Mapping[str, Any]  # of every inversion, and of the sampling that follows
+SPACING: Spacing = {"steps": 50, "scheduler": "ddim_uniform"}
 
 
 def inverted_image(
@@ -14,6 +18,7 @@ def inverted_image(
     start: int = 0,
     title: str = "",
     save_memory: bool = False,
+    spacing: Spacing = SPACING,
 ) -> Group:
     """A LoRA is fitted for so many steps, and with it DDIM Invert goes back to the sampling step `start`."""
     known = {"model": "model.MODEL", "positive": f"{end} prompt", "latent": f"{end} latent"}
@@ -22,14 +27,14 @@ def inverted_image(
     lora = Node(f"{end} LoRA", "MorphDragFitImageLora", known, fit)
     model = Node(f"{end} model", "LoraModelLoader", {"model": "model.MODEL", "lora": lora.name})
     first, second = source
-    rows = [[*first, lora, model], [*second, None, inversion(end, model.name, start)]]
+    rows = [[*first, lora, model], [*second, None, inversion(end, model.name, start, spacing)]]
     return Group(title or f"Image {end}", BLUE, rows)
 
 
-def inversion(end: str, model: str, start: int = 0) -> Node:
+def inversion(end: str, model: str, start: int = 0, spacing: Spacing = SPACING) -> Node:
     """DDIM Invert finds the noise that leads back to a source's picture, and its trajectory."""
     links = {"model": model, "positive": f"{end} prompt", "latent_image": f"{end} latent"}
-    return Node(f"{end} noise", "MorphDragDdimInvert", links, {**SPACING, "start_at_step": start})
+    return Node(f"{end} noise", "MorphDragDdimInvert", links, {**spacing, "start_at_step": start})
 
 
 def pinned(name: str, model: str, trajectory: str, row: int, mask: str = "") -> Node:

@@ -25,12 +25,15 @@ def reschedule() -> Node:
     return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
 
 
-def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0) -> Group:
-    """A pass samples frames from blended noise, with blended prompts, by a model with blended LoRAs."""
+def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0, noise: str = "LATENT") -> Group:
+    """A pass samples frames from blended noise, with blended prompts, by a model with blended LoRAs.
+
+    noise: as what inverted noise is handed on.
+    """
     rows = [
         [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch)],
-        [_prompts(tag, alphas.name), empty_prompt(tag)],
-        _noise(tag, alphas.name),
+        [_prompts(tag, alphas.name), empty_prompt(tag) if noise == "LATENT" else None],
+        _noise(tag, alphas.name, noise),
     ]
     first = [alphas, None, None] if alphas.spans else [None, alphas, None]
     return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
@@ -55,11 +58,12 @@ def _prompts(tag: str, alphas: str) -> Node:
     return Node(f"prompts{tag}", "MorphDragBlendConditioning", links, width=NARROW)
 
 
-def _noise(tag: str, alphas: str) -> list[Node]:
+def _noise(tag: str, alphas: str, noise: str) -> list[Node]:
     """Slerp Latents blends the two noises, and AdaIN their statistics."""
-    ends = {"start": "A noise", "end": "B noise", "alphas": alphas}
+    ends = {"start": f"A noise.{noise}", "end": f"B noise.{noise}", "alphas": alphas}
     blended = Node(f"noise{tag}", "MorphDragSlerpLatents", ends, width=NARROW)
-    return [blended, Node(f"styled{tag}", "MorphDragAdaIN", {"frames": blended.name, **ends}, {"strength": 1.0})]
+    links = {"frames": f"{blended.name}.{noise}", **ends}
+    return [blended, Node(f"styled{tag}", "MorphDragAdaIN", links, {"strength": 1.0})]
 
 
 def sample(title: str, tag: str, model: str = "patched") -> Group:
