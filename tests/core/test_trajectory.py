@@ -58,6 +58,36 @@ def test_an_iteration_evaluates_the_noise_at_the_point_it_led_to(denoise, iterat
     torch.testing.assert_close(way.residuals, moved[None])
 
 
+@torch.no_grad()
+def test_a_warm_start_begins_each_rows_fixed_point_with_its_last_velocity_where_that_is_steady():
+    """Of two rows, one whose velocity turns around from step to step and one whose stays."""
+    sigmas = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+    turning = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    noise, seen = latents(1, 5).expand(2, -1, -1, -1), []
+
+    def denoise(x, sigma):
+        seen.append(x)
+        sign = torch.stack([turning[len(seen) % 2], turning[0]])[:, None, None, None]
+        return x - sigma * sign * noise
+
+    x = latents()
+    way = ddim.trace(denoise, x, sigmas, SCHEDULE, warm_start=True)
+    for step, (here, there) in enumerate(zip(sigmas.flip(0)[:-1], sigmas.flip(0)[1:], strict=True)):
+        start = way.latents[-1 - step]
+        cold = start * SCHEDULE.scale(there) / SCHEDULE.scale(here)
+        torch.testing.assert_close(seen[step][0], cold[0])
+        torch.testing.assert_close(seen[step][1], start[1] + (there - here) * noise[1] if step > 1 else cold[1])
+
+
+@torch.no_grad()
+def test_a_warm_start_leads_to_the_same_fixed_point(denoise):
+    x, sigmas = latents(), ddim_sigmas(SIGMAS, 10)
+    cold, warm = (
+        ddim.trace(denoise, x, sigmas, SCHEDULE, iterations=30, warm_start=warm).latents for warm in (False, True)
+    )
+    torch.testing.assert_close(warm, cold, rtol=0, atol=1e-6)
+
+
 def way_back(denoise, way):
     """Every latent of sampling from the trajectory's noise."""
     seen = []
