@@ -19,7 +19,8 @@ OnLatent = Callable[[int, int, Tensor], None]
 Correction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """From (x0, x, sigma, next_sigma) to the x0 (B, C, H, W) that the step from x at sigma to next_sigma is to take."""
 
-STEADY = 0.5  # of a velocity's length: by how much it may differ from the one before to be led on by it
+STEADY = 0.5  # a velocity that differs from the one before by this share of its length is not trusted at all
+UNKNOWN = 0.5  # how far a first velocity is trusted, of which nothing is known
 
 
 def step(x: Tensor, x0: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ class _WarmStart:
 
     There the step begins with the velocity of the step before, so that it ends as implicit Euler does, which is what
     `sample` undoes. Where that velocity was still changing, as near the image, where models tell little noise badly, it
-    leads astray: a row is led on only when its last two velocities are alike.
+    leads astray: a row is led on by it only as far as it was like the one before, and half-way where it is the first.
     """
 
     def __init__(self) -> None:
@@ -140,15 +141,22 @@ class _WarmStart:
 
     def point(self, start: Tensor, x: Tensor, change: Tensor) -> Tensor:
         """start: what would be taken without it. change: of sigma, in this step from x; latents (B, C, H, W)."""
-        if len(self._velocities) < 2:
+        if not self._velocities:
             return start
-        before, last = self._velocities
-        steady = _lengths(last - before) < STEADY * _lengths(last)
-        return torch.where(steady.reshape(-1, *[1] * (x.ndim - 1)), x + change * last, start)
+        led_on = x + change * self._velocities[-1]
+        return torch.lerp(start, led_on, self._trust().reshape(-1, *[1] * (x.ndim - 1)))
 
     def saw(self, velocity: Tensor) -> None:
         """The velocity that a step was taken with, (B, C, H, W)."""
         self._velocities = (*self._velocities[-1:], velocity)
+
+    def _trust(self) -> Tensor:
+        """(B,) in 0..1."""
+        *before, last = self._velocities
+        if not before:
+            return torch.full_like(_lengths(last), UNKNOWN)
+        turned = _lengths(last - before[0])
+        return (1 - turned / (STEADY * _lengths(last))).clamp(0, 1).nan_to_num(0)
 
 
 def _lengths(latents: Tensor) -> Tensor:

@@ -59,24 +59,32 @@ def test_an_iteration_evaluates_the_noise_at_the_point_it_led_to(denoise, iterat
 
 
 @torch.no_grad()
-def test_a_warm_start_begins_each_rows_fixed_point_with_its_last_velocity_where_that_is_steady():
-    """Of two rows, one whose velocity turns around from step to step and one whose stays."""
+def test_a_warm_start_leads_each_row_on_as_far_as_its_velocity_was_steady():
+    """Of three rows, whose velocity turns around at every step, grows by a quarter of its length, and stays."""
     sigmas = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
-    turning = torch.tensor([1.0, -1.0], dtype=torch.float64)
-    noise, seen = latents(1, 5).expand(2, -1, -1, -1), []
+    noise, seen = latents(1, 5), []
+
+    def lengths(step):
+        return torch.tensor([(-1.0) ** step, 0.75**-step, 1.0], dtype=torch.float64)[:, None, None, None]
 
     def denoise(x, sigma):
         seen.append(x)
-        sign = torch.stack([turning[len(seen) % 2], turning[0]])[:, None, None, None]
-        return x - sigma * sign * noise
+        return x - sigma * lengths(len(seen) - 1) * noise
 
-    x = latents()
-    way = ddim.trace(denoise, x, sigmas, SCHEDULE, warm_start=True)
-    for step, (here, there) in enumerate(zip(sigmas.flip(0)[:-1], sigmas.flip(0)[1:], strict=True)):
-        start = way.latents[-1 - step]
-        cold = start * SCHEDULE.scale(there) / SCHEDULE.scale(here)
-        torch.testing.assert_close(seen[step][0], cold[0])
-        torch.testing.assert_close(seen[step][1], start[1] + (there - here) * noise[1] if step > 1 else cold[1])
+    way = ddim.trace(denoise, latents(3), sigmas, SCHEDULE, warm_start=True)
+    rising = sigmas.flip(0)
+    for step, trust in enumerate([[0, 0, 0], [0.5, 0.5, 0.5], [0, 0.5, 1], [0, 0.5, 1]]):
+        here, there, x = rising[step], rising[step + 1], way.latents[-1 - step]
+        start = x * SCHEDULE.scale(there) / SCHEDULE.scale(here)
+        led_on = x + (there - here) * lengths(step - 1) * noise
+        weights = torch.tensor(trust, dtype=torch.float64)[:, None, None, None]
+        torch.testing.assert_close(seen[step], torch.lerp(start, led_on, weights))
+
+
+@torch.no_grad()
+def test_a_warm_start_from_no_velocity_at_all_is_finite():
+    way = ddim.trace(lambda x, sigma: x, latents(), ddim_sigmas(SIGMAS, 5), SCHEDULE, warm_start=True)
+    assert torch.equal(way.noise, latents())
 
 
 @torch.no_grad()

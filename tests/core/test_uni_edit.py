@@ -25,7 +25,7 @@ def test_one_prompt_twice_is_the_reconstruction_bit_for_bit(schedule):
     edited = uni_edit(denoise, denoise, image, sigmas, schedule)
     inverted = ddim.invert(denoise, image, sigmas[8:], schedule, warm_start=True)
     assert torch.equal(edited, ddim.sample(denoise, inverted, sigmas[8:]))
-    assert 0 < float((edited - image).abs().max()) < 0.2
+    assert 0 < float((edited - image).abs().max()) < 0.3
 
 
 def test_a_step_is_the_papers(schedule):
