@@ -71,21 +71,28 @@ def flow_edit(
         _check_finite(difference, i + 1, steps)
         if on_step:
             on_step(i + 1, steps, image + towards)
-    edited = image + difference
     if first_free == steps:
-        return edited
+        return image + difference
     rest = sigmas[first_free:]
     noisy = schedule.noised(image, noise_of(), rest[0]) + difference
-
-    def outside_the_image(x0: Tensor, *_: Tensor) -> Tensor:
-        return x0 if mask is None else torch.lerp(image, x0, mask)
 
     def counted(done: int, _: int, x0: Tensor) -> None:
         _check_finite(x0, first_free + done, steps)
         if on_step:
             on_step(first_free + done, steps, x0)
 
-    return sample(target, noisy, rest, counted, [outside_the_image])
+    return sample(target, noisy, rest, counted, [] if mask is None else [_HeldOutside(image, mask)])
+
+
+@dataclass(frozen=True)
+class _HeldOutside:
+    """A `ddim.Correction` that leads to the image where the mask is 0."""
+
+    image: Tensor
+    mask: Tensor
+
+    def __call__(self, x0: Tensor, x: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
+        return torch.lerp(self.image, x0, self.mask)
 
 
 class _Noises:

@@ -19,7 +19,7 @@ from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
 from morph_tests.networks import denoiser_of
 from morph_tests.nodes import models
 from morph_tests.nodes.flow_models import FAMILIES, image_for, prompt_for
-from morph_tests.nodes.graph import conditioning, diffusion_model, hooks_on, latent, run, stock
+from morph_tests.nodes.graph import conditioning, diffusion_model, hooks_on, latent, normal, run, stock
 
 STEPS, SEED = 5, 7
 FLOW, UNI = {"strength": 0.8}, {"strength": 0.8, "omega": 2.0}
@@ -69,6 +69,16 @@ def test_one_prompt_twice_is_the_image(kind: Any) -> None:
         for settings in ({}, {"strength": 1.0, "noises": 2}):
             assert away(edited(guider, image, "FlowEditSampler", **settings), image["samples"]) < 1e-6
     assert away(edited(guider_of(model, prompts), image, "FlowEditSampler"), image["samples"]) > 1e-3
+
+
+@pytest.mark.parametrize("make", [models.sdxl, models.cosxl, models.playground])
+def test_of_other_schedules_and_predictions_too(make: Any) -> None:
+    model, image = make(), latent(5)
+    prompts = [conditioning(seed, pooled_output=normal(1, models.POOLED_WIDTH, seed=seed)) for seed in range(2)]
+    assert away(edited(guider_of(model, prompts[:1] * 2), image, "FlowEditSampler"), image["samples"]) < 1e-6
+    for sampler in SAMPLERS:
+        changed = edited(guider_of(model, prompts), image, sampler)
+        assert torch.isfinite(changed).all() and away(changed, image["samples"]) > 1e-3
 
 
 def test_the_seed_and_each_guidance_count(kind: Any) -> None:
