@@ -1,8 +1,8 @@
 """Does an inversion lead back to its image? python -m benchmarks.inversion [--images N] [--steps N] [--pictures FOLDER]
 
-Held-out toy drawings are inverted with their captions at guidance 1, in 50 steps, and sampled back at guidance 1 and 7.5.
-Prints medians of PSNR against the autoencoder's reconstruction, seconds an image on one thread of this machine, and
-each method's lowest PSNR at guidance 1.
+Held-out toy drawings are inverted with their captions at guidance 1, and sampled back at guidance 1 and 7.5. Prints
+medians of PSNR against the autoencoder's reconstruction, seconds an image on one thread of this machine, and each
+method's lowest PSNR at guidance 1.
 """
 
 import time
