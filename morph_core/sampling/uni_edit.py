@@ -22,7 +22,7 @@ class UniEdit:
     strength: float = 0.6
     """Share of the steps that are inverted: alpha."""
     omega: float = 5.0
-    """How strongly the difference of the predictions leads away from the image; above 0."""
+    """How strongly the difference of the predictions leads away from the image; 0 or more."""
 
     def __post_init__(self) -> None:
         check_share(self.strength, "strength")
