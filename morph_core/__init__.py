@@ -15,6 +15,7 @@ latent          an image as the VAE encodes it, scaled as the network takes it
 map             attention probabilities of a token, or a network's features
 repeat          the F frames once more in a batch, for another prompt
 sigma           the noise level; how a latent has noise of it is its `NoiseSchedule`'s
+source, target  of an edit: the prediction with the prompt of the image as it is, and with that of what it is to be
 trajectory      the latents from an image to its noise that an inversion went through
 x0, x           the clean latent, and the one with noise of the current sigma
 

@@ -5,11 +5,14 @@ from .attention import AttentionKVInject
 from .blend import AdaIN, BlendConditioning, SlerpLatents
 from .direct_inversion import DirectInversion
 from .drag import DragLatentOptimize, DragOptions
+from .edit_guider import EditGuider
+from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
 from .toy import LoadToyModel, ToyDrawing
+from .uni_edit import UniEditSampler
 
 NODES = [
     FitImageLora,
@@ -18,6 +21,9 @@ NODES = [
     DirectInversion,
     NullTextInversion,
     PromptToPrompt,
+    EditGuider,
+    FlowEditSampler,
+    UniEditSampler,
     SlerpLatents,
     LoraBlend,
     AttentionKVInject,

@@ -1,6 +1,7 @@
 """An image edited by its prompt: inversion, then Prompt-to-Prompt beside the source (Hertz et al. 2023).
 
-The chosen inversion undoes what guidance leads away from the image; this file only puts the parts together.
+The chosen inversion undoes what guidance leads away from the image; this file only puts the parts together. FlowEdit
+and Uni-Edit, which touch no attention, are in `difference_edit`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,8 @@ from ..sampling.direct_inversion import DirectInversion
 from ..sampling.guidance import guided_denoiser
 from ..sampling.null_text import DenoiserOf, NullText, NullTextResult, null_text_denoiser, null_text_inversion
 from ..sampling.trajectory import Trajectory
-from .image import PreparedImage, inverted, lora_layers, prepare_image
+from .difference_edit import DifferenceEdit, edit_prepared_by_difference
+from .image import EditedImage, PreparedImage, inverted, lora_layers, prepare_image, text_for
 from .stages import OnStage, stage_reporter
 
 Inversion = Literal["DDIM", "Null-text", "Direct"]
@@ -47,24 +49,18 @@ class PromptEdit:
             raise InvalidInput(f"inversion must be one of {known}; got {self.inversion!r}")
 
 
-@dataclass(frozen=True)
-class EditedImage:
-    """source, edited: (1, 3, H, W) in 0..1, the source as the model redraws it."""
-
-    source: Tensor
-    edited: Tensor
-
-
 def edit(
     model: LatentDiffusion,
     image: Tensor,
     source_prompt: str,
     edited_prompt: str,
-    config: PromptEdit | None = None,
+    config: PromptEdit | DifferenceEdit | None = None,
     on_stage: OnStage | None = None,
 ) -> EditedImage:
     """Edit an image (1, 3, H, W) in 0..1, which source_prompt describes, into what edited_prompt describes."""
     prepared = prepare_image(model, image, source_prompt, None)
+    if isinstance(config, DifferenceEdit):
+        return edit_prepared_by_difference(model, prepared, edited_prompt, config, on_stage)
     return edit_prepared(model, prepared, source_prompt, edited_prompt, config or PromptEdit(), on_stage)
 
 
@@ -90,11 +86,11 @@ def edit_prepared(
     run = PromptToPrompt(controls, sigmas, (image.latent.shape[2], image.latent.shape[3]))
     if config.inversion == "Null-text" and null_text is None:
         null_text = null_text_of(model, image, trajectory, config, on_stage)
-    empty = _empty(model, image)
+    empty = text_for(model, image, "")
     unconditional = backbone.denoiser(empty)
     if config.inversion == "Null-text" and null_text is not None:
         unconditional = null_text_denoiser(_with_context(model, empty), null_text.embeddings, sigmas)
-    both = concatenated([image.text, model.encode_text([edited_prompt], _size_of(image))])
+    both = concatenated([image.text, text_for(model, image, edited_prompt)])
     controlled = _controlled(model, backbone.denoiser(both), run)
     corrections: list[ddim.Correction] = [run.blend]
     if config.inversion == "Direct":
@@ -115,7 +111,7 @@ def null_text_of(
     on_stage: OnStage | None = None,
 ) -> NullTextResult:
     """The embeddings with which guided sampling follows the trajectory, whatever the edited prompt will be."""
-    empty = _empty(model, image)
+    empty = text_for(model, image, "")
     settings = replace(config.null_text, guidance=config.guidance)
     with blended_loras(lora_layers(model, image), {}, (0.0,)):
         return null_text_inversion(
@@ -126,17 +122,6 @@ def null_text_of(
             settings,
             stage_reporter(on_stage, "optimising the empty prompt"),
         )
-
-
-def _empty(model: LatentDiffusion, image: PreparedImage) -> Text:
-    """The empty prompt, for a picture of the image's size."""
-    return model.encode_text([""], _size_of(image))
-
-
-def _size_of(image: PreparedImage) -> tuple[int, int] | None:
-    """(height, width) in pixels, where the text has it."""
-    sizes = image.text.sizes
-    return None if sizes is None else (int(sizes[0, 0]), int(sizes[0, 1]))
 
 
 def _with_context(model: LatentDiffusion, text: Text) -> DenoiserOf:

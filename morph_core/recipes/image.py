@@ -25,6 +25,14 @@ class PreparedImage:
     trajectory: Trajectory | None = None
 
 
+@dataclass(frozen=True)
+class EditedImage:
+    """source, edited: (1, 3, H, W) in 0..1, the source as the model redraws it."""
+
+    source: Tensor
+    edited: Tensor
+
+
 def prepare_image(
     model: LatentDiffusion, image: Tensor, caption: str, lora: LoraFit | None, on_stage: OnStage | None = None
 ) -> PreparedImage:
@@ -67,6 +75,12 @@ def with_trajectory(
 ) -> PreparedImage:
     """The image with its trajectory through these sigmas, for recipes that use it more than once."""
     return replace(image, trajectory=inverted(model, image, sigmas, on_stage))
+
+
+def text_for(model: LatentDiffusion, image: PreparedImage, prompt: str) -> Text:
+    """Another prompt, for a picture of the image's size."""
+    sizes = image.text.sizes
+    return model.encode_text([prompt], None if sizes is None else (int(sizes[0, 0]), int(sizes[0, 1])))
 
 
 def lora_layers(model: LatentDiffusion, image: PreparedImage) -> dict[nn.Module, LowRank]:

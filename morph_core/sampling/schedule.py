@@ -172,6 +172,16 @@ def check_sigmas(sigmas: Tensor) -> None:
         raise InvalidInput(f"sigmas must be finite and fall, to 0 or above; got {shown(sigmas.tolist())}")
 
 
+def check_sigmas_to_zero(sigmas: Tensor) -> None:
+    """As `check_sigmas`, of a run that ends in a clean latent: the last must be 0."""
+    check_sigmas(sigmas)
+    if sigmas[-1] != 0:
+        raise InvalidInput(
+            f"sigmas must fall to 0, where the image is, and end at {float(sigmas[-1]):.4f}: leave out their first "
+            "steps instead of their last"
+        )
+
+
 def sigma_after(sigmas: Tensor, share: float) -> Tensor:
     """The sigma after the first `share` (0..1) of the steps: steps 0 .. round(share·S) − 1 start above it.
 

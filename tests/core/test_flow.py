@@ -66,6 +66,39 @@ def test_with_fixed_point_iterations_sampling_leads_back(shift):
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-9 < errors[0]
 
 
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_a_warm_start_makes_the_way_back_second_order(warm_start):
+    image, calls = MEAN + DEVIATION * latents(1), []
+
+    def counted(x, sigma):
+        calls.append(sigma)
+        return denoise_gaussian(x, sigma)
+
+    def there_and_back(sigmas):
+        noise = ddim.invert(counted, image, sigmas, SCHEDULE, warm_start=warm_start)
+        assert len(calls) == len(sigmas) - 1
+        calls.clear()
+        return ddim.sample(denoise_gaussian, noise, sigmas)
+
+    errors = errors_as_steps_double(there_and_back, image)
+    factor = 4 if warm_start else 2
+    assert all(0.85 * factor < a / b < 1.15 * factor for a, b in zip(errors, errors[1:], strict=False))
+
+
+def test_a_trusting_warm_start_is_uni_inv(monkeypatch):
+    """The paper's predictor and corrector, from a first step with no predictor."""
+    monkeypatch.setattr(ddim, "STEADY", float("inf"))
+    monkeypatch.setattr(ddim, "UNKNOWN", 1.0)
+    x = image = MEAN + DEVIATION * latents(1)
+    rising, velocity = flow_sigmas(8).double().flip(0), torch.zeros_like(x)
+    for here, there in zip(rising[:-1], rising[1:], strict=True):
+        point = x + (there - here) * velocity
+        velocity = (point - denoise_gaussian(point, there)) / there
+        x = x + (there - here) * velocity
+    inverted = ddim.invert(denoise_gaussian, image, rising.flip(0), SCHEDULE, warm_start=True)
+    torch.testing.assert_close(inverted, x)
+
+
 def test_a_noised_latent_is_denoised_by_its_own_velocity():
     x0, noise, sigma = latents(), latents(1), torch.tensor(0.3, dtype=torch.float64)
     x = SCHEDULE.noised(x0, noise, sigma)

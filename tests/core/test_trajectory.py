@@ -58,6 +58,44 @@ def test_an_iteration_evaluates_the_noise_at_the_point_it_led_to(denoise, iterat
     torch.testing.assert_close(way.residuals, moved[None])
 
 
+@torch.no_grad()
+def test_a_warm_start_leads_each_row_on_as_far_as_its_velocity_was_steady():
+    """Of three rows, whose velocity turns around at every step, grows by a quarter of its length, and stays."""
+    sigmas = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+    noise, seen = latents(1, 5), []
+
+    def lengths(step):
+        return torch.tensor([(-1.0) ** step, 0.75**-step, 1.0], dtype=torch.float64)[:, None, None, None]
+
+    def denoise(x, sigma):
+        seen.append(x)
+        return x - sigma * lengths(len(seen) - 1) * noise
+
+    way = ddim.trace(denoise, latents(3), sigmas, SCHEDULE, warm_start=True)
+    rising = sigmas.flip(0)
+    for step, trust in enumerate([[0, 0, 0], [0.5, 0.5, 0.5], [0, 0.5, 1], [0, 0.5, 1]]):
+        here, there, x = rising[step], rising[step + 1], way.latents[-1 - step]
+        start = x * SCHEDULE.scale(there) / SCHEDULE.scale(here)
+        led_on = x + (there - here) * lengths(step - 1) * noise
+        weights = torch.tensor(trust, dtype=torch.float64)[:, None, None, None]
+        torch.testing.assert_close(seen[step], torch.lerp(start, led_on, weights))
+
+
+@torch.no_grad()
+def test_a_warm_start_from_no_velocity_at_all_is_finite():
+    way = ddim.trace(lambda x, sigma: x, latents(), ddim_sigmas(SIGMAS, 5), SCHEDULE, warm_start=True)
+    assert torch.equal(way.noise, latents())
+
+
+@torch.no_grad()
+def test_a_warm_start_leads_to_the_same_fixed_point(denoise):
+    x, sigmas = latents(), ddim_sigmas(SIGMAS, 10)
+    cold, warm = (
+        ddim.trace(denoise, x, sigmas, SCHEDULE, iterations=30, warm_start=warm).latents for warm in (False, True)
+    )
+    torch.testing.assert_close(warm, cold, rtol=0, atol=1e-6)
+
+
 def way_back(denoise, way):
     """Every latent of sampling from the trajectory's noise."""
     seen = []

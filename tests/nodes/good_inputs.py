@@ -80,6 +80,7 @@ def fit(model: Any) -> dict[str, Any]:
 
 def invert(model: Any) -> dict[str, Any]:
     settings = {"steps": 2, "scheduler": "ddim_uniform", "start_at_step": 0, "fixed_point_iterations": 1}
+    settings["warm_start"] = True
     return {"positive": conditioning(), "latent_image": masked(normal(1, 4, 8, 8)), **settings}
 
 
@@ -115,6 +116,13 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         **{"source_prompt": "a red cat", "edited_prompt": "a blue cat", "reweight": "blue: 2"},
         **{"blend_words": "red, blue", "blend_threshold": 0.5},
     },
+    "EditGuider": lambda model: {
+        **{"source_positive": conditioning(0), "target_positive": conditioning(1)},
+        **{"source_negative": conditioning(2), "target_negative": conditioning(3)},
+        **{"source_cfg": 1.5, "target_cfg": 3.5},
+    },
+    "FlowEditSampler": lambda model: {"strength": 0.7, "free_end": 0.2, "noises": 2},
+    "UniEditSampler": lambda model: {"strength": 0.6, "omega": 5.0},
     "SlerpLatents": lambda model: ends(),
     "LoraBlend": lambda model: {
         **{"start": random_lora(1), "end": random_lora(2, rank=6)},

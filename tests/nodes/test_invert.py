@@ -41,6 +41,23 @@ def test_it_is_the_cores_inversion(model: Any, core: ToyModel, start: int) -> No
     assert (actual - invert(model, 10, start)["samples"]).abs().max() > 0.01
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_a_warm_start_is_the_cores(model: Any, core: ToyModel, iterations: int) -> None:
+    train_sigmas, schedule = core.backbone.schedule.sigmas, core.backbone.schedule
+    denoise = denoiser_of(core.unet, conditioning()[0][0], train_sigmas)
+    scaled = latent()["samples"] * SCALE_FACTOR
+    settings = {"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 0, "fixed_point_iterations": iterations}
+    given = {"model": model, "positive": conditioning(), "latent_image": latent(), **settings}
+    warm, _, report, _ = run("DdimInvert", **given, warm_start=True)
+    expected = ddim.invert(denoise, scaled, ddim_sigmas(train_sigmas, 10), schedule, None, iterations, warm_start=True)
+    torch.testing.assert_close(warm["samples"], expected / SCALE_FACTOR, rtol=0, atol=1e-3)
+    assert report.startswith("the last fixed-point" if iterations else "DDIM inversion with a warm start: no fixed")
+    cold = run("DdimInvert", **given)[0]["samples"]
+    assert torch.equal(run("DdimInvert", **given, warm_start=False)[0]["samples"], cold)
+    assert (warm["samples"] - cold).abs().max() > 0.01
+
+
 class SeenSigmas(list[float]):
     """Sigmas a MODEL is called with, largest first."""
 

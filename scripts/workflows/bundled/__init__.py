@@ -9,6 +9,7 @@ from . import (
     toy_drag,
     toy_drag_pinned,
     toy_edit,
+    toy_flow_edit,
     toy_flow_morph,
     toy_morph,
     toy_morph_exact,
@@ -19,6 +20,6 @@ from . import (
 MODULES = [
     *(toy_morph, toy_morph_rescheduled, toy_morph_exact, sd15_morph, sdxl_morph),
     *(toy_drag, toy_drag_pinned, sd15_drag, toy_edit),
-    *(toy_flow_morph, flux_morph, qwen_image_morph, z_image_morph),
+    *(toy_flow_morph, toy_flow_edit, flux_morph, qwen_image_morph, z_image_morph),
 ]
 WORKFLOWS = {module.__name__.rpartition(".")[2]: module.workflow for module in MODULES}  # name -> its description
