@@ -151,7 +151,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         **dict.fromkeys(input_names("DragOptions"), -1),
         **{"feature_block": "second to last up block", "gradient_checkpointing": False},
     },
-    "LoadToyModel": lambda model: {},
+    "LoadToyModel": lambda model: {"network": "transformer"},
     "ToyDrawing": lambda model: {
         **{"animal": "cat", "colour": "red", "mood": "happy", "background": "mint"},
         **{"seed": 0, "size": 64},
