@@ -48,7 +48,8 @@ class AttentionKVInject(io.ComfyNode):
                     options=list(BLOCKS),
                     tooltip=(
                         "Where it acts. As published: up blocks for a morph, the last two of them for a drag. Of a "
-                        "transformer the second half of the layers, the last quarter, or all."
+                        "transformer the second half of the layers (of Flux.1 those found by FreeFlux), the last "
+                        "quarter, or all."
                     ),
                 ),
                 AlphasType.Input(

@@ -11,6 +11,9 @@ from ..models.layers import AttentionEdit, AttentionLayer, Stage, edited_attenti
 from ..morphing.alphas import Alphas
 
 BLOCKS = ("up blocks", "last two up blocks", "all blocks")
+FIRST_LAYER = {"all blocks": 0.0, "up blocks": 0.5, "last two up blocks": 0.75}  # as a share of a transformer's layers
+FLUX_1_LAYERS = 57  # 19 double blocks, 38 single ones
+FLUX_1_CONTENT = frozenset({0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56})  # which attend by content, not by place
 
 
 def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, ends: Tensor | None = None) -> Tensor:
@@ -58,6 +61,17 @@ def check_blocks(blocks: str) -> None:
         raise InvalidInput(f"blocks must be one of {', '.join(BLOCKS)}; got {blocks!r}")
 
 
+def layer_is_chosen(blocks: str, layer: int, count: int) -> bool:
+    """The same of a transformer's `count` layers: its second half for "up blocks", the last quarter for the last two.
+
+    Of Flux.1 "up blocks" are the layers by whose keys and values images are edited non-rigidly (FreeFlux, Wei et al.
+    2025). For other transformers no such list is published.
+    """
+    if blocks == "up blocks" and count == FLUX_1_LAYERS:
+        return layer in FLUX_1_CONTENT
+    return layer >= FIRST_LAYER[blocks] * count
+
+
 def block_is_chosen(blocks: str, stage: Stage, block: int, count: int) -> bool:
     """Whether the block-th of a stage's `count` blocks, see `AttentionLayer`, is among `blocks` (one of `BLOCKS`)."""
     if blocks == "all blocks":
@@ -89,9 +103,10 @@ def mixed_self_attention(
         return mix_end_contexts(tokens, alphas, strength)
 
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
-        if not block_is_chosen(blocks, layer.stage, layer.block, layer.blocks):
-            return None
-        return {"self": AttentionEdit(inputs), "cross": None, "joint": AttentionEdit(image=image)}[layer.kind]
+        if layer.kind == "joint":
+            return AttentionEdit(image=image) if layer_is_chosen(blocks, layer.block, layer.blocks) else None
+        is_chosen = layer.kind == "self" and block_is_chosen(blocks, layer.stage, layer.block, layer.blocks)
+        return AttentionEdit(inputs) if is_chosen else None
 
     with edited_attention(layers, edit_of):
         yield

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 
-Stage = Literal["down", "mid", "up"]
+Stage = Literal["down", "mid", "up", "all"]
 
 
 @dataclass(frozen=True)
 class AttentionLayer:
     """An attention layer of diffusers' classes, and where it is.
 
-    kind: "joint" is a transformer's, over the tokens of text and image. stage: of the UNet; of a transformer's blocks
-    the first half counts as "down", the second as "up". block: its place among the stage's blocks in the order in which
-    they run, from 0. blocks: how many they are. fused: the block around a joint layer whose keys and values are the
+    kind: "joint" is a transformer's, over the tokens of text and image. stage: of the UNet; a transformer's are all of
+    one. block: its place among the stage's blocks in the order in which they run, from 0; a transformer's layers count
+    each for itself. blocks: how many they are. fused: the block around a joint layer whose keys and values are the
     text's and, after them, the image's, made by the same projections; None where the image has its own.
     """
 
@@ -53,11 +53,8 @@ EditOf = Callable[[AttentionLayer], AttentionEdit | None]
 
 def joint_layers(blocks: Sequence[tuple[str, nn.Module, nn.Module | None]]) -> list[AttentionLayer]:
     """A transformer's layers, given as path, attention and `AttentionLayer.fused` in the order in which they run."""
-    half = len(blocks) // 2
     return [
-        AttentionLayer(path, attention, "joint", "down", place, half, fused)
-        if place < half
-        else AttentionLayer(path, attention, "joint", "up", place - half, len(blocks) - half, fused)
+        AttentionLayer(path, attention, "joint", "all", place, len(blocks), fused)
         for place, (path, attention, fused) in enumerate(blocks)
     ]
 

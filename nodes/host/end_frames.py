@@ -8,7 +8,13 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ...morph_core.attention.end_frames import block_is_chosen, first_row_alphas, mix_end_contexts, mix_end_tokens
+from ...morph_core.attention.end_frames import (
+    block_is_chosen,
+    first_row_alphas,
+    layer_is_chosen,
+    mix_end_contexts,
+    mix_end_tokens,
+)
 from ...morph_core.errors import InvalidInput
 from ...morph_core.morphing.alphas import Alphas
 from ...morph_core.sampling.schedule import sigma_after
@@ -22,7 +28,6 @@ OVERRIDE = "optimized_attention_override"
 TOKENS = "morph_drag_tokens"
 """In transformer_options during a call of a transformer: its `_Tokens`."""
 OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never see the image
-FIRST_LAYER = {"all blocks": 0.0, "up blocks": 0.5, "last two up blocks": 0.75}  # as a share of a transformer's layers
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class EndTokens:
 
     def _mixed(self, k: Tensor, v: Tensor, tokens: _Tokens, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         layer, tokens.layer = tokens.layer, tokens.layer + 1
-        if layer < FIRST_LAYER[self.frames.blocks] * tokens.layers or not self.frames.act_at(options):
+        if not (layer_is_chosen(self.frames.blocks, layer, tokens.layers) and self.frames.act_at(options)):
             return k, v
         alphas, of_ends = self.frames.alphas_of(len(k), options), current_frames(len(k), options).of_ends
 

@@ -5,6 +5,7 @@ from torch import nn
 from morph_pack.morph_core.attention.end_frames import (
     BLOCKS,
     block_is_chosen,
+    layer_is_chosen,
     mix_end_contexts,
     mixed_self_attention,
 )
@@ -119,6 +120,20 @@ def test_the_published_share_is_30_of_50_steps():
 def test_blocks_of_stable_diffusion(blocks, chosen):
     places = [("down", 0), ("mid", 0), ("up", 0), ("up", 1), ("up", 2), ("up", 3)]
     assert {f"{stage} {i}" for stage, i in places if block_is_chosen(blocks, stage, i, 4)} == chosen
+
+
+@pytest.mark.parametrize(
+    ("blocks", "count", "chosen"),
+    [
+        ("up blocks", 8, [4, 5, 6, 7]),
+        ("last two up blocks", 8, [6, 7]),
+        ("all blocks", 3, [0, 1, 2]),
+        ("up blocks", 57, [0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56]),  # FreeFlux's list for Flux.1
+        ("last two up blocks", 57, [*range(43, 57)]),
+    ],
+)
+def test_layers_of_transformers(blocks, count, chosen):
+    assert [layer for layer in range(count) if layer_is_chosen(blocks, layer, count)] == chosen
 
 
 def watched(unet):

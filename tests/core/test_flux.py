@@ -19,7 +19,7 @@ LEVELS = flow_sigmas(1000)[:-1].flip(0)
 SIGMA = torch.tensor(0.6)
 BLOCK = {
     "up blocks": ("single_transformer_blocks",),
-    "last two up blocks": ("single_transformer_blocks.1", "single_transformer_blocks.2"),
+    "last two up blocks": ("single_transformer_blocks.2",),
     "all blocks": ("transformer_blocks", "single_transformer_blocks"),
 }
 
