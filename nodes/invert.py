@@ -1,5 +1,6 @@
 """DDIM Invert: from an image's latent to the noise that KSampler turns back into it."""
 
+import logging
 import weakref
 from typing import Any
 
@@ -19,7 +20,7 @@ from .host.backbone import check_latent
 from .host.inputs import checked
 from .host.model_sampling import ModelSampling
 from .host.noise import InvertedNoise, as_latent
-from .host.prompt import read_prompt
+from .host.prompt import guidance_told, read_prompt
 from .host.sigmas import SIGMA_KEY, remaining_sigmas, schedule_inputs
 from .host.trajectories import Inverted, TrajectoryType
 from .host.versions import known, schema, stock_name
@@ -41,7 +42,13 @@ class DdimInvert(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="Any MODEL; with the image's LoRA, as DiffMorpher does."),
-                io.Conditioning.Input("positive", tooltip="A prompt that describes the image."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip=(
+                        "A prompt that describes the image. For Flux.1 [dev] through FluxGuidance with guidance 1, as "
+                        "inversions were published."
+                    ),
+                ),
                 io.Latent.Input("latent_image", tooltip="The image, from VAE Encode."),
                 *schedule_inputs("the KSampler that follows", start_at_step=0),
                 known(
@@ -79,7 +86,7 @@ class DdimInvert(io.ComfyNode):
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip=f"What the fixed-point iterations left, for {stock_name('PreviewAny')}.",
+                    tooltip=f"What the fixed-point iterations left, and what to mend, for {stock_name('PreviewAny')}.",
                 ),
                 io.Noise.Output(
                     "noise",
@@ -105,7 +112,7 @@ class DdimInvert(io.ComfyNode):
         samples = single_latent(latent_image, "latent_image")
         check_latent(model, samples, "latent_image")
         samples = comfy.sample.fix_empty_latent_channels(model, samples)  # of video models: a picture is one frame
-        read_prompt(model, positive, "positive", samples)  # refuses one that was made for another model
+        prompt = read_prompt(model, positive, "positive", samples)  # refuses one that was made for another model
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         inversion = _Inversion(model, fixed_point_iterations, warm_start)
         comfy.sample.sample_custom(
@@ -122,7 +129,7 @@ class DdimInvert(io.ComfyNode):
         trajectory = inversion.trajectory
         inverted = Inverted(trajectory, positive, weakref.ref(model.model))
         noise = InvertedNoise.of(model, trajectory.noise, sigmas[0])
-        report = _report(trajectory, warm_start)
+        report = _report(trajectory, warm_start) + _about_guidance(guidance_told(model, prompt))
         return io.NodeOutput(_latent(model, latent_image, noise), inverted, report, noise)
 
 
@@ -136,6 +143,18 @@ def _latent(model: Any, image: dict[str, Any], noise: InvertedNoise) -> dict[str
         )
     samples = samples.to(comfy.model_management.intermediate_device())
     return {**image, "samples": samples, SIGMA_KEY: noise.sigma.item()}
+
+
+def _about_guidance(told: float | None) -> str:
+    """What is wrong with a guidance that a distilled model is told; said in the log too."""
+    if told is None or told == 1:
+        return ""
+    advice = (
+        f"the prompt tells the model a guidance of {told:g}, at which an inversion leads back badly: put "
+        "FluxGuidance with guidance 1 behind it, here and where the noise is sampled"
+    )
+    logging.warning(f"Morph & Drag: DDIM Invert: {advice}")
+    return f". But {advice}"
 
 
 class _Inversion:

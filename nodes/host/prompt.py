@@ -61,6 +61,15 @@ def read_prompt(model: Any, conditioning: list[Any], name: str, samples: Tensor)
     return Prompt(Text(embedding, added=added), unseen)
 
 
+def guidance_told(model: Any, prompt: Prompt) -> float | None:
+    """The guidance that a prompt tells a model which was distilled with it (Flux.1 [dev]); None of any other model."""
+    guidance = prompt.text.added.get("guidance")
+    parameters = getattr(model.model.diffusion_model, "params", None)
+    if not isinstance(guidance, Tensor) or not getattr(parameters, "guidance_embed", False):
+        return None
+    return float(guidance.flatten()[0])
+
+
 def _added(model: Any, conditioning: list[Any], name: str, samples: Tensor) -> dict[str, Any]:
     """What ComfyUI itself makes of the CONDITIONING's options: pooled text and sizes, an inpainting model's picture."""
     conds = comfy.sampler_helpers.convert_cond(conditioning)

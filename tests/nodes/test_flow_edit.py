@@ -103,7 +103,9 @@ def test_uni_edit_needs_no_noise_and_of_one_prompt_redraws_the_image(kind: Any) 
 
 
 def core_predictions(core: ToyModel, guidances: tuple[float, float]) -> list[Any]:
-    parts = [denoiser_of(core.unet, conditioning(seed)[0][0], core.backbone.schedule.sigmas) for seed in range(4)]
+    parts = [
+        denoiser_of(core.backbone.network, conditioning(seed)[0][0], core.backbone.schedule.sigmas) for seed in range(4)
+    ]
     return [guided_denoiser(parts[side + 2], parts[side], guidances[side]) for side in range(2)]
 
 

@@ -48,6 +48,24 @@ def lora(model: Any, prompt: Any, image: Any) -> Any:
     return run("FitImageLora", model=model, latent=image, positive=prompt, **settings)
 
 
+@pytest.mark.parametrize(
+    ("told", "said"), [({}, "guidance of 3.5"), ({"guidance": 1.0}, ""), ({"guidance": 5.0}, "of 5")]
+)
+def test_a_guidance_other_than_1_is_said_of_a_model_that_was_distilled_with_it(
+    told: dict[str, float], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = FAMILIES["Flux"]()
+    ((embedding, options),) = prompt_for(model)
+    options = {name: value for name, value in options.items() if name != "guidance"} | told
+    report = invert(model, [[embedding, options]], image_for(model), iterations=0)[2]
+    assert said in report and said in caplog.text and bool(said) == ("FluxGuidance" in report)
+
+
+def test_a_model_without_guidance_says_nothing_of_it() -> None:
+    model = FAMILIES["SD 3.5"]()
+    assert "FluxGuidance" not in invert(model, prompt_for(model), image_for(model), iterations=0)[2]
+
+
 def invert(model: Any, prompt: Any, image: Any, start: int = 0, iterations: int = 40) -> Any:
     given = {"model": model, "positive": prompt, "latent_image": image, "start_at_step": start, **SPACING}
     return run("DdimInvert", **given, fixed_point_iterations=iterations)

@@ -45,7 +45,7 @@ def test_it_is_the_cores_inversion(model: Any, core: ToyModel, start: int) -> No
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_a_warm_start_is_the_cores(model: Any, core: ToyModel, iterations: int) -> None:
     train_sigmas, schedule = core.backbone.schedule.sigmas, core.backbone.schedule
-    denoise = denoiser_of(core.unet, conditioning()[0][0], train_sigmas)
+    denoise = denoiser_of(core.backbone.network, conditioning()[0][0], train_sigmas)
     scaled = latent()["samples"] * SCALE_FACTOR
     settings = {"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 0, "fixed_point_iterations": iterations}
     given = {"model": model, "positive": conditioning(), "latent_image": latent(), **settings}
