@@ -40,9 +40,7 @@ def write_flow_checkpoint(path: Path, family: str, narrow: bool = False) -> Path
     if file.bundled:
         shapes = prefixed("model.diffusion_model.", shapes)
         shapes |= prefixed("first_stage_model.", vae(LATENT, quantised=False))
-    tensors = {
-        name: drawn(shape, *_distribution(name, shape), file.dtype, generator) for name, shape in shapes.items()
-    }
+    tensors = {name: drawn(shape, *_distribution(name, shape), file.dtype, generator) for name, shape in shapes.items()}
     save_file(tensors, path, metadata={"format": "pt"})
     return path
 
