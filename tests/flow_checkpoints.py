@@ -20,7 +20,7 @@ LATENT, PATCH, FREQUENCIES = 16, 4, 256  # channels, cells of a token, what a ti
 HEAD = 128  # width of an attention head
 FLUX_WIDTH, NARROW_WIDTH = 3072, 2 * HEAD
 QUIET = ("final_layer.linear.weight", "proj_out.weight")  # what goes out: small, so that fixed points are found soon
-QUIET_GAIN = 0.3
+QUIET_GAIN = 0.1
 
 
 @dataclass(frozen=True)

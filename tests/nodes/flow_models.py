@@ -115,6 +115,17 @@ def lumina2() -> ModelPatcher:
     return patcher(comfy.supported_models.Lumina2, LUMINA2, ModelType.FLOW, comfy.model_base.Lumina2)
 
 
+def z_image(pad: int) -> ModelPatcher:
+    """As Z-Image, of newer ComfyUIs: Lumina 2's network, whose tokens are padded to a multiple."""
+    config = {**LUMINA2, "pad_tokens_multiple": pad}
+    network = patcher(comfy.supported_models.Lumina2, config, ModelType.FLOW, comfy.model_base.Lumina2)
+    with torch.inference_mode():
+        for seed, name in enumerate(("x_pad_token", "cap_pad_token")):
+            token = getattr(network.model.diffusion_model, name)
+            token.copy_(normal(*token.shape, seed=seed))
+    return network
+
+
 def chroma() -> ModelPatcher:
     """As Chroma: Flux's blocks, modulated by a network of their own."""
     return patcher(comfy.supported_models.Chroma, known(CHROMA, ChromaParams), ModelType.FLUX, comfy.model_base.Chroma)

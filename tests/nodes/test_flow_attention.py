@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import comfy.supported_models
 import pytest
 import torch
 from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_tests.nodes.flow_models import FAMILIES, flux, image_for, prompt_for
+from morph_tests.nodes.flow_models import FAMILIES, flux, image_for, prompt_for, z_image
 from morph_tests.nodes.flow_truths import (
     ALPHAS,
     SETTINGS,
@@ -35,6 +36,12 @@ def model(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
 def test_it_is_attention_written_out_by_hand(model: Any, cfg: float) -> None:
     assert_it_is_attention_by_hand(model, cfg)
+
+
+def test_of_padded_tokens_a_long_text_is_not_taken_for_the_image() -> None:
+    if not hasattr(comfy.supported_models, "ZImage"):
+        pytest.skip("this ComfyUI has no Z-Image")
+    assert_it_is_attention_by_hand(z_image(pad=8), cfg=1.0, tokens=30)
 
 
 def test_the_ends_are_plain_and_without_strength_all_are(model: Any) -> None:

@@ -14,6 +14,7 @@ import folder_paths
 import nodes
 import pytest
 import torch
+from comfy.ldm.chroma.layers import Approximator
 from comfy.model_sampling import CONST
 from comfy_extras.nodes_train import SaveLoRA
 from torch import Tensor
@@ -25,12 +26,10 @@ from morph_tests.nodes.flow_truths import (
     assert_it_is_attention_by_hand,
     assert_the_image_comes_back,
     assert_the_order_does_not_matter,
-    away,
     distance,
     frames_of,
     injected,
     invert,
-    sampled,
 )
 from morph_tests.nodes.graph import run, sample, stock, with_lora
 from morph_tests.nodes.test_checkpoints import logged, unload
@@ -49,7 +48,7 @@ READS_WIDTHS = hasattr(comfy.supported_models, "Flux2")  # since then, off Flux.
 UNUSED = "unet unexpected: ['norm_final.weight']"  # newer ComfyUIs about Lumina 2's published file
 QUICK = "SD 3.5"
 EVERY = [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FLOW_FILES]
-STEPS, ITERATIONS = 3, 16
+STEPS, ITERATIONS = 2, 4
 ONE_STEP = {"steps": 2}  # of which the first is left out
 
 
@@ -69,6 +68,24 @@ def load(path: Path, bundled: bool) -> Any:
             assert vae.latent_channels == model.get_model_object("latent_format").latent_channels
             return model
         return nodes.UNETLoader().load_unet(path.name, "default")[0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _modulations_once() -> Iterator[None]:
+    """Chroma's modulations are the same for all rows of a step and take most of the time: compute them once a time."""
+    computed: dict[bytes, Tensor] = {}
+
+    def forward(approximator: Approximator, x: Tensor) -> Tensor:
+        assert torch.equal(x, x[:1].expand_as(x))
+        key = x[0].numpy().tobytes()
+        if key not in computed:
+            computed[key] = plain(approximator, x[:1])
+        return computed[key].clone().expand(len(x), -1, -1)
+
+    plain = Approximator.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Approximator, "forward", forward)
+        yield
 
 
 @pytest.fixture(scope="module", params=EVERY)
@@ -102,10 +119,12 @@ def fitted(model: Any, seed: int) -> dict[str, Tensor]:
     return run("FitImageLora", model=model, latent=image_for(model, seed), positive=prompt_for(model), **settings)[0]
 
 
+def opposite(lora: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: -weight if "lora_up" in name else weight for name, weight in lora.items()}
+
+
 def blended(model: Any, lora: dict[str, Tensor], alphas: tuple[float, ...] = ALPHAS) -> Any:
-    """From the LoRA to its opposite."""
-    other = {name: -weight if "lora_up" in name else weight for name, weight in lora.items()}
-    return run("LoraBlend", model=model, start=lora, end=other, alphas=alphas)[0]
+    return run("LoraBlend", model=model, start=lora, end=opposite(lora), alphas=alphas)[0]
 
 
 def test_the_family_is_read_from_the_file(loaded: Loaded) -> None:
@@ -122,8 +141,6 @@ def test_from_pure_noise_the_image_comes_back(model: Any) -> None:
     prompt, image = prompt_for(model), image_for(model)
     inverted = invert(model, prompt, image, iterations=ITERATIONS, steps=STEPS)
     assert_the_image_comes_back(model, prompt, image, inverted, STEPS)
-    plain = invert(model, prompt, image, iterations=0, steps=STEPS)
-    assert away(sampled(model, prompt, plain[3], steps=STEPS), image["samples"]) > 1e-3
 
 
 def test_a_fitted_lora_has_one_effect(
@@ -156,10 +173,8 @@ def test_injection_is_attention_written_out_by_hand(model: Any) -> None:
     assert_it_is_attention_by_hand(model, cfg=1.0, **ONE_STEP)
 
 
-@pytest.mark.parametrize("first", ["LoRA Blend", "Attention KV Inject"])
-def test_with_lora_blend_the_order_does_not_matter(model: Any, lora: dict[str, Tensor], first: str) -> None:
-    other = {name: -weight if "lora_up" in name else weight for name, weight in lora.items()}
-    assert_the_order_does_not_matter(model, [lora, other], first, **ONE_STEP)
+def test_with_lora_blend_the_order_does_not_matter(model: Any, lora: dict[str, Tensor]) -> None:
+    assert_the_order_does_not_matter(model, [lora, opposite(lora)], "Attention KV Inject", **ONE_STEP)
 
 
 def test_a_cancel_leaves_nothing_behind(model: Any, lora: dict[str, Tensor]) -> None:
