@@ -72,7 +72,7 @@ def write_checkpoint(
             tensors[name] = torch.arange(TOKENS)[None]
         else:
             mean, std = _distribution(name, shape, v_prediction=family == "sd21_768")
-            tensors[name] = _drawn(shape, mean, std, dtype, generator)
+            tensors[name] = drawn(shape, mean, std, dtype, generator)
     save_file(tensors, path, metadata={"format": "pt"})
     return path
 
@@ -80,25 +80,25 @@ def write_checkpoint(
 def tensor_shapes(family: str, full: bool = False, text_encoders: bool = True, inpainting: bool = False) -> Shapes:
     """What `write_checkpoint` would write, without weights."""
     unet = (FULL_UNETS if full else SMALL_UNETS)[family]
-    shapes = _under("model.diffusion_model.", _unet(unet, in_channels=9 if inpainting else 4))
-    shapes |= _under("first_stage_model.", _vae())
+    shapes = prefixed("model.diffusion_model.", _unet(unet, in_channels=9 if inpainting else 4))
+    shapes |= prefixed("first_stage_model.", vae())
     return shapes | _text_encoders(family) if text_encoders else shapes
 
 
 def _text_encoders(family: str) -> Shapes:
     if family == "sd15":
-        return _under("cond_stage_model.transformer.text_model.", _clip(768, layers=12))
+        return prefixed("cond_stage_model.transformer.text_model.", _clip(768, layers=12))
     if family == "sdxl":
-        clip = _under("conditioner.embedders.0.transformer.text_model.", _clip(768, layers=12))
-        return clip | _under("conditioner.embedders.1.model.", _open_clip(1280, layers=32))
-    return _under("cond_stage_model.model.", _open_clip(1024, layers=24))
+        clip = prefixed("conditioner.embedders.0.transformer.text_model.", _clip(768, layers=12))
+        return clip | prefixed("conditioner.embedders.1.model.", _open_clip(1280, layers=32))
+    return prefixed("cond_stage_model.model.", _open_clip(1024, layers=24))
 
 
-def _under(prefix: str, shapes: Shapes) -> Shapes:
+def prefixed(prefix: str, shapes: Shapes) -> Shapes:
     return {prefix + name: shape for name, shape in shapes.items()}
 
 
-def _layer(name: str, *shape: int, bias: bool = True) -> Shapes:
+def affine(name: str, *shape: int, bias: bool = True) -> Shapes:
     """A norm, a matrix or a convolution, by the number of its weight's dimensions."""
     weight = {f"{name}.weight": shape}
     return weight | {f"{name}.bias": shape[:1]} if bias else weight
@@ -106,15 +106,15 @@ def _layer(name: str, *shape: int, bias: bool = True) -> Shapes:
 
 def _unet(unet: _UNet, in_channels: int) -> Shapes:
     first, embedding = unet.widths[0], 4 * unet.widths[0]
-    shapes = _layer("time_embed.0", embedding, first) | _layer("time_embed.2", embedding, embedding)
+    shapes = affine("time_embed.0", embedding, first) | affine("time_embed.2", embedding, embedding)
     if unet.vector:
-        shapes |= _layer("label_emb.0.0", embedding, unet.vector) | _layer("label_emb.0.2", embedding, embedding)
+        shapes |= affine("label_emb.0.0", embedding, unet.vector) | affine("label_emb.0.2", embedding, embedding)
 
-    shapes |= _layer("input_blocks.0.0", first, in_channels, 3, 3)
+    shapes |= affine("input_blocks.0.0", first, in_channels, 3, 3)
     skips = [first]
     for level, (width, depth) in enumerate(zip(unet.widths, unet.depths, strict=True)):
         if level:
-            shapes |= _layer(f"input_blocks.{len(skips)}.0.op", skips[-1], skips[-1], 3, 3)
+            shapes |= affine(f"input_blocks.{len(skips)}.0.op", skips[-1], skips[-1], 3, 3)
             skips.append(skips[-1])
         for _ in range(RESIDUAL_BLOCKS):
             shapes |= _unet_block(f"input_blocks.{len(skips)}", skips[-1], width, depth, unet)
@@ -131,8 +131,8 @@ def _unet(unet: _UNet, in_channels: int) -> Shapes:
             current = width
             block += 1
         if level:
-            shapes |= _layer(f"output_blocks.{block - 1}.{2 if depth else 1}.conv", width, width, 3, 3)
-    return shapes | _layer("out.0", first) | _layer("out.2", 4, first, 3, 3)
+            shapes |= affine(f"output_blocks.{block - 1}.{2 if depth else 1}.conv", width, width, 3, 3)
+    return shapes | affine("out.0", first) | affine("out.2", 4, first, 3, 3)
 
 
 def _unet_block(name: str, came: int, width: int, depth: int, unet: _UNet) -> Shapes:
@@ -142,91 +142,95 @@ def _unet_block(name: str, came: int, width: int, depth: int, unet: _UNet) -> Sh
 
 
 def _unet_residual(name: str, came: int, width: int, embedding: int) -> Shapes:
-    shapes = _layer(f"{name}.in_layers.0", came) | _layer(f"{name}.in_layers.2", width, came, 3, 3)
-    shapes |= _layer(f"{name}.emb_layers.1", width, embedding)
-    shapes |= _layer(f"{name}.out_layers.0", width) | _layer(f"{name}.out_layers.3", width, width, 3, 3)
-    return shapes if came == width else shapes | _layer(f"{name}.skip_connection", width, came, 1, 1)
+    shapes = affine(f"{name}.in_layers.0", came) | affine(f"{name}.in_layers.2", width, came, 3, 3)
+    shapes |= affine(f"{name}.emb_layers.1", width, embedding)
+    shapes |= affine(f"{name}.out_layers.0", width) | affine(f"{name}.out_layers.3", width, width, 3, 3)
+    return shapes if came == width else shapes | affine(f"{name}.skip_connection", width, came, 1, 1)
 
 
 def _transformer(name: str, width: int, depth: int, unet: _UNet) -> Shapes:
     projection = (width, width) if unet.linear else (width, width, 1, 1)
-    shapes = _layer(f"{name}.norm", width) | _layer(f"{name}.proj_in", *projection)
+    shapes = affine(f"{name}.norm", width) | affine(f"{name}.proj_in", *projection)
     for index in range(depth):
         block = f"{name}.transformer_blocks.{index}"
         for attention, context in (("attn1", width), ("attn2", unet.context)):
-            shapes |= _layer(f"{block}.{attention}.to_q", width, width, bias=False)
-            shapes |= _layer(f"{block}.{attention}.to_k", width, context, bias=False)
-            shapes |= _layer(f"{block}.{attention}.to_v", width, context, bias=False)
-            shapes |= _layer(f"{block}.{attention}.to_out.0", width, width)
-        shapes |= _layer(f"{block}.ff.net.0.proj", 8 * width, width) | _layer(f"{block}.ff.net.2", width, 4 * width)
+            shapes |= affine(f"{block}.{attention}.to_q", width, width, bias=False)
+            shapes |= affine(f"{block}.{attention}.to_k", width, context, bias=False)
+            shapes |= affine(f"{block}.{attention}.to_v", width, context, bias=False)
+            shapes |= affine(f"{block}.{attention}.to_out.0", width, width)
+        shapes |= affine(f"{block}.ff.net.0.proj", 8 * width, width) | affine(f"{block}.ff.net.2", width, 4 * width)
         for norm in ("norm1", "norm2", "norm3"):
-            shapes |= _layer(f"{block}.{norm}", width)
-    return shapes | _layer(f"{name}.proj_out", *projection)
+            shapes |= affine(f"{block}.{norm}", width)
+    return shapes | affine(f"{name}.proj_out", *projection)
 
 
-def _vae() -> Shapes:
+def vae(channels: int = 4, quantised: bool = True) -> Shapes:
+    """channels: of the latents. quantised: with the projections around them that newer families have left out."""
     inner, outer, last = VAE_WIDTHS[-1], VAE_WIDTHS[0], len(VAE_WIDTHS) - 1
 
-    shapes = _layer("encoder.conv_in", outer, 3, 3, 3)
+    shapes = affine("encoder.conv_in", outer, 3, 3, 3)
     current = outer
     for level, width in enumerate(VAE_WIDTHS):
         for index in range(RESIDUAL_BLOCKS):
             shapes |= _vae_residual(f"encoder.down.{level}.block.{index}", current, width)
             current = width
         if level < last:
-            shapes |= _layer(f"encoder.down.{level}.downsample.conv", width, width, 3, 3)
+            shapes |= affine(f"encoder.down.{level}.downsample.conv", width, width, 3, 3)
     shapes |= _vae_middle("encoder.mid", inner)
-    shapes |= _layer("encoder.norm_out", inner) | _layer("encoder.conv_out", 8, inner, 3, 3)
+    shapes |= affine("encoder.norm_out", inner) | affine("encoder.conv_out", 2 * channels, inner, 3, 3)
 
-    shapes |= _layer("decoder.conv_in", inner, 4, 3, 3) | _vae_middle("decoder.mid", inner)
+    shapes |= affine("decoder.conv_in", inner, channels, 3, 3) | _vae_middle("decoder.mid", inner)
     for level, width in reversed(list(enumerate(VAE_WIDTHS))):
         for index in range(RESIDUAL_BLOCKS + 1):
             shapes |= _vae_residual(f"decoder.up.{level}.block.{index}", current, width)
             current = width
         if level:
-            shapes |= _layer(f"decoder.up.{level}.upsample.conv", width, width, 3, 3)
-    shapes |= _layer("decoder.norm_out", outer) | _layer("decoder.conv_out", 3, outer, 3, 3)
-    return shapes | _layer("quant_conv", 8, 8, 1, 1) | _layer("post_quant_conv", 4, 4, 1, 1)
+            shapes |= affine(f"decoder.up.{level}.upsample.conv", width, width, 3, 3)
+    shapes |= affine("decoder.norm_out", outer) | affine("decoder.conv_out", 3, outer, 3, 3)
+    if not quantised:
+        return shapes
+    shapes |= affine("quant_conv", 2 * channels, 2 * channels, 1, 1)
+    return shapes | affine("post_quant_conv", channels, channels, 1, 1)
 
 
 def _vae_residual(name: str, came: int, width: int) -> Shapes:
-    shapes = _layer(f"{name}.norm1", came) | _layer(f"{name}.conv1", width, came, 3, 3)
-    shapes |= _layer(f"{name}.norm2", width) | _layer(f"{name}.conv2", width, width, 3, 3)
-    return shapes if came == width else shapes | _layer(f"{name}.nin_shortcut", width, came, 1, 1)
+    shapes = affine(f"{name}.norm1", came) | affine(f"{name}.conv1", width, came, 3, 3)
+    shapes |= affine(f"{name}.norm2", width) | affine(f"{name}.conv2", width, width, 3, 3)
+    return shapes if came == width else shapes | affine(f"{name}.nin_shortcut", width, came, 1, 1)
 
 
 def _vae_middle(name: str, width: int) -> Shapes:
     shapes = _vae_residual(f"{name}.block_1", width, width) | _vae_residual(f"{name}.block_2", width, width)
     for projection in ("q", "k", "v", "proj_out"):
-        shapes |= _layer(f"{name}.attn_1.{projection}", width, width, 1, 1)
-    return shapes | _layer(f"{name}.attn_1.norm", width)
+        shapes |= affine(f"{name}.attn_1.{projection}", width, width, 1, 1)
+    return shapes | affine(f"{name}.attn_1.norm", width)
 
 
 def _clip(width: int, layers: int) -> Shapes:
     """A text encoder in the names of transformers."""
     shapes: Shapes = {f"embeddings.{POSITION_IDS}": (1, TOKENS)}
-    shapes |= _layer("embeddings.token_embedding", VOCABULARY, width, bias=False)
-    shapes |= _layer("embeddings.position_embedding", TOKENS, width, bias=False)
+    shapes |= affine("embeddings.token_embedding", VOCABULARY, width, bias=False)
+    shapes |= affine("embeddings.position_embedding", TOKENS, width, bias=False)
     for index in range(layers):
         layer = f"encoder.layers.{index}"
         for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= _layer(f"{layer}.self_attn.{projection}", width, width)
-        shapes |= _layer(f"{layer}.mlp.fc1", 4 * width, width) | _layer(f"{layer}.mlp.fc2", width, 4 * width)
-        shapes |= _layer(f"{layer}.layer_norm1", width) | _layer(f"{layer}.layer_norm2", width)
-    return shapes | _layer("final_layer_norm", width)
+            shapes |= affine(f"{layer}.self_attn.{projection}", width, width)
+        shapes |= affine(f"{layer}.mlp.fc1", 4 * width, width) | affine(f"{layer}.mlp.fc2", width, 4 * width)
+        shapes |= affine(f"{layer}.layer_norm1", width) | affine(f"{layer}.layer_norm2", width)
+    return shapes | affine("final_layer_norm", width)
 
 
 def _open_clip(width: int, layers: int) -> Shapes:
     """A text encoder in the names of OpenCLIP."""
     shapes: Shapes = {"positional_embedding": (TOKENS, width), "text_projection": (width, width), "logit_scale": ()}
-    shapes |= _layer("token_embedding", VOCABULARY, width, bias=False)
+    shapes |= affine("token_embedding", VOCABULARY, width, bias=False)
     for index in range(layers):
         layer = f"transformer.resblocks.{index}"
         shapes |= {f"{layer}.attn.in_proj_weight": (3 * width, width), f"{layer}.attn.in_proj_bias": (3 * width,)}
-        shapes |= _layer(f"{layer}.attn.out_proj", width, width)
-        shapes |= _layer(f"{layer}.mlp.c_fc", 4 * width, width) | _layer(f"{layer}.mlp.c_proj", width, 4 * width)
-        shapes |= _layer(f"{layer}.ln_1", width) | _layer(f"{layer}.ln_2", width)
-    return shapes | _layer("ln_final", width)
+        shapes |= affine(f"{layer}.attn.out_proj", width, width)
+        shapes |= affine(f"{layer}.mlp.c_fc", 4 * width, width) | affine(f"{layer}.mlp.c_proj", width, 4 * width)
+        shapes |= affine(f"{layer}.ln_1", width) | affine(f"{layer}.ln_2", width)
+    return shapes | affine("ln_final", width)
 
 
 def _distribution(name: str, shape: tuple[int, ...], v_prediction: bool) -> tuple[float, float]:
@@ -240,7 +244,7 @@ def _distribution(name: str, shape: tuple[int, ...], v_prediction: bool) -> tupl
     return (0.0, 0.05) if name.endswith("bias") else (1.0, 0.1)
 
 
-def _drawn(shape: tuple[int, ...], mean: float, std: float, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def drawn(shape: tuple[int, ...], mean: float, std: float, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Weights drawn uniformly: the values do not depend on `dtype`, but for rounding."""
     tensor = torch.empty(shape, dtype=dtype)
     reach = 3**0.5 * std

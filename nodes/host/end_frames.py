@@ -81,7 +81,7 @@ class EndContexts:
 
 @dataclass
 class _Tokens:
-    """Of one call of a transformer. image, text: how many tokens are whose. layer: of how many the next one is."""
+    """Of one call of a transformer. image, text: how many tokens, padding included. layer: of `layers`, the next."""
 
     image: int
     text: int
@@ -125,7 +125,7 @@ class EndTokens:
                     "out, or leave out this node"
                 )
             text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            tokens = _Tokens(_image_tokens(network, x), text, _attention_layers(network))
+            tokens = _Tokens(_image_tokens(network, x), _padded(network, text), _attention_layers(network))
         options = {**(transformer_options or {}), TOKENS: tokens}
         output: Tensor = executor(x, t, c_concat, c_crossattn, control, options, **others)
         with named(NODE):
@@ -179,8 +179,13 @@ def _image_tokens(network: nn.Module, x: Tensor) -> int:
             "out this node"
         )
     count = math.prod([*x.shape[2:-2], *(-(-side // patch) for side in x.shape[-2:])])
+    return _padded(network, count)
+
+
+def _padded(network: nn.Module, tokens: int) -> int:
+    """With those that some networks add, to the image's and to the text's."""
     multiple: int = getattr(network, "pad_tokens_multiple", None) or 1
-    return count + -count % multiple
+    return tokens + -tokens % multiple
 
 
 def _attention_layers(network: nn.Module) -> int:

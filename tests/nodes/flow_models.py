@@ -1,5 +1,6 @@
 """Small transformers of ComfyUI's own classes, in the shapes of the families that it ships, with random weights."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from morph_tests.nodes import models
 from morph_tests.nodes.models import patcher
 
 TEXT_WIDTH, POOLED_WIDTH = 96, 64
+QWEN_TEXT_WIDTH = 3584  # which a detected configuration leaves to the network
 FLUX = {
     "image_model": "flux",
     "in_channels": 16,
@@ -113,6 +115,17 @@ def lumina2() -> ModelPatcher:
     return patcher(comfy.supported_models.Lumina2, LUMINA2, ModelType.FLOW, comfy.model_base.Lumina2)
 
 
+def z_image(pad: int) -> ModelPatcher:
+    """As Z-Image, of newer ComfyUIs: Lumina 2's network, whose tokens are padded to a multiple."""
+    config = {**LUMINA2, "pad_tokens_multiple": pad}
+    network = patcher(comfy.supported_models.Lumina2, config, ModelType.FLOW, comfy.model_base.Lumina2)
+    with torch.inference_mode():
+        for seed, name in enumerate(("x_pad_token", "cap_pad_token")):
+            token = getattr(network.model.diffusion_model, name)
+            token.copy_(normal(*token.shape, seed=seed))
+    return network
+
+
 def chroma() -> ModelPatcher:
     """As Chroma: Flux's blocks, modulated by a network of their own."""
     return patcher(comfy.supported_models.Chroma, known(CHROMA, ChromaParams), ModelType.FLUX, comfy.model_base.Chroma)
@@ -132,18 +145,46 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def prompt_for(model: ModelPatcher, seed: int = 1, **options: Any) -> list[Any]:
+def prompt_for(model: ModelPatcher, seed: int = 1, tokens: int = 7, **options: Any) -> list[Any]:
     """A CONDITIONING as the family's CLIP gives it. options: as nodes set them, such as guidance."""
-    width = model.model.model_config.unet_config.get("context_dim", TEXT_WIDTH)
-    mask = torch.ones(1, 7, dtype=torch.long)
-    extra = {"pooled_output": normal(1, POOLED_WIDTH, seed=seed + 10), "attention_mask": mask, "guidance": 1.0}
-    if model.model.model_config.unet_config.get("image_model") != "lumina2":
+    config = model.model.model_config.unet_config
+    text, pooled = text_width(config), config.get("vec_in_dim") or config.get("adm_in_channels") or POOLED_WIDTH
+    mask = torch.ones(1, tokens, dtype=torch.long)
+    extra = {"pooled_output": normal(1, pooled, seed=seed + 10), "attention_mask": mask, "guidance": 1.0}
+    if config.get("image_model") != "lumina2":
         del extra["attention_mask"]
-    return [[normal(1, 7, width, seed=seed), {**extra, **options}]]
+    return [[normal(1, tokens, text, seed=seed), {**extra, **options}]]
 
 
-def image_for(model: ModelPatcher, seed: int = 2, size: tuple[int, int] = (8, 12)) -> dict[str, Any]:
+def text_width(config: dict[str, Any]) -> int:
+    """Of the text that a network takes, by its configuration."""
+    if embedder := config.get("context_embedder_config"):
+        return embedder["params"]["in_features"]
+    names = ("context_dim", "context_in_dim", "joint_attention_dim", "cap_feat_dim")
+    return next((config[name] for name in names if name in config), QWEN_TEXT_WIDTH)
+
+
+def image_tokens(model: ModelPatcher) -> int:
+    """How many tokens the network makes of `image_for`."""
+    config = model.model.model_config.unet_config
+    height, width = size_for(model)
+    count = math.prod(-(-side // config.get("patch_size", 2)) for side in (height, width))
+    return padded(model, count)
+
+
+def padded(model: ModelPatcher, tokens: int) -> int:
+    """With those that Z-Image adds."""
+    multiple = model.model.model_config.unet_config.get("pad_tokens_multiple") or 1
+    return -(-tokens // multiple) * multiple
+
+
+def size_for(model: ModelPatcher) -> tuple[int, int]:
+    """Of latents: never as many tokens as the text's."""
+    return (8, 12) if padded(model, 1) < 32 else (12, 12)
+
+
+def image_for(model: ModelPatcher, seed: int = 2) -> dict[str, Any]:
     """A LATENT of unit variance where the network takes it, of the family's own channels and axes."""
     latent_format = model.get_model_object("latent_format")
-    frames = [1] * (latent_format.latent_dimensions - 2)
-    return {"samples": latent_format.process_out(normal(1, latent_format.latent_channels, *frames, *size, seed=seed))}
+    axes = [1] * (latent_format.latent_dimensions - 2) + list(size_for(model))
+    return {"samples": latent_format.process_out(normal(1, latent_format.latent_channels, *axes, seed=seed))}

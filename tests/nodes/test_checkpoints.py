@@ -6,6 +6,7 @@ UNets of the published size need up to 16 GB of memory and some minutes: `pytest
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ def unload() -> None:
     comfy.model_management.cleanup_models_gc()
 
 
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The messages of all loggers meanwhile."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     family: str
@@ -72,12 +86,8 @@ class Checkpoint:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def checkpoint(request: pytest.FixtureRequest, checkpoint_file: Callable[[str], Path]) -> Iterator[Checkpoint]:
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
-    model, clip, vae = load(checkpoint_file(request.param))
-    logging.getLogger().removeHandler(handler)
+    with logged() as messages:
+        model, clip, vae = load(checkpoint_file(request.param))
     with torch.inference_mode():
         (positive,) = nodes.CLIPTextEncode().encode(clip, "a photo of a cat")
     yield Checkpoint(request.param, model, clip, vae, positive, "\n".join(messages))

@@ -1,22 +1,16 @@
 """Every family that is sampled by flow matching, through stock samplers: inversion and back, LoRAs, exact rows."""
 
-from dataclasses import replace
 from typing import Any
 
-import comfy.samplers
 import pytest
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
 from morph_tests.nodes.flow_models import FAMILIES, image_for, normal, prompt_for
+from morph_tests.nodes.flow_truths import SPACING, STEPS, assert_the_image_comes_back, away, invert, sampled
 from morph_tests.nodes.graph import run, sample, with_lora
-
-STEPS = 6
-SPACING = {"steps": STEPS, "scheduler": "simple"}
-
 
 QUICK = "SD 3.5"
 EVERY = [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
@@ -66,30 +60,6 @@ def test_a_model_without_guidance_says_nothing_of_it() -> None:
     assert "FluxGuidance" not in invert(model, prompt_for(model), image_for(model), iterations=0)[2]
 
 
-def invert(model: Any, prompt: Any, image: Any, start: int = 0, iterations: int = 40) -> Any:
-    given = {"model": model, "positive": prompt, "latent_image": image, "start_at_step": start, **SPACING}
-    return run("DdimInvert", **given, fixed_point_iterations=iterations)
-
-
-def sampled(model: Any, prompt: Any, noise: Any, rows: int = 1) -> Tensor:
-    """What SamplerCustomAdvanced makes of a NOISE over an empty latent, with euler."""
-    empty = {"samples": torch.zeros(rows, *noise.x.shape[1:])}
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(prompt, prompt)
-    guider.set_cfg(1.0)
-    sampling = model.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, SPACING["scheduler"], STEPS)
-    sampler = comfy.samplers.sampler_object("euler")
-    node = SamplerCustomAdvanced
-    if hasattr(node, "execute"):
-        return node.execute(noise, guider, sampler, sigmas, empty).args[0]["samples"]
-    return node().sample(noise, guider, sampler, sigmas, empty)[0]["samples"]
-
-
-def away(actual: Tensor, expected: Tensor) -> float:
-    return float((actual - expected).abs().max() / expected.abs().max())
-
-
 def test_gradient_checkpointing_changes_only_the_memory(model: Any, prompt: Any, image: Any) -> None:
     """Although some families' blocks add to what they are given, which is there once more the second time."""
     settings = {"rank": 2, "steps": 3, "learning_rate": 0.01, "seed": 0}
@@ -110,11 +80,7 @@ def test_where_pytorch_is_too_old_for_checkpointing_it_says_so(monkeypatch: pyte
 
 
 def test_from_pure_noise_the_image_comes_back(model: Any, prompt: Any, image: Any, inverted: Any) -> None:
-    _, trajectory, _, noise = inverted
-    assert float(noise.sigma) == pytest.approx(float(model.get_model_object("model_sampling").sigma_max), rel=1e-3)
-    assert away(sampled(model, prompt, noise), image["samples"]) < 1e-4
-    other = replace(noise, x=noise.x + 0.1)
-    assert away(sampled(model, prompt, other), image["samples"]) > 1e-3
+    assert_the_image_comes_back(model, prompt, image, inverted)
 
 
 def test_plain_inversion_comes_back_less_exactly(model: Any, prompt: Any, image: Any) -> None:
