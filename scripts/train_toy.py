@@ -356,7 +356,7 @@ DEFAULTS = {  # optimiser steps, batch, highest learning rate
     "diffusion": (6200, 32, 1e-3),
     "factors": (1500, 32, 2e-3),
     "export": (0, 0, 0.0),
-    "transformer": (9000, 32, 1e-3),
+    "transformer": (6200, 32, 1e-3),
 }
 
 
