@@ -28,8 +28,8 @@ def _edit() -> Group:
     wanted = Node("wanted", "CLIPTextEncode", {"clip": "model.CLIP"}, text, room=30, title="What it is to show")
     prompts = {"source_positive": "D prompt", "target_positive": wanted.name}
     guider = Node("guider", "MorphDragEditGuider", {"model": "model.MODEL", **prompts})
-    method = Node("method", "MorphDragFlowEditSampler", {}, {"strength": 0.8})
-    noise = Node("noise", "RandomNoise", {}, {"noise_seed": 0})
+    method = Node("method", "MorphDragFlowEditSampler", {}, {"strength": 0.9})
+    noise = Node("noise", "RandomNoise", {}, {"noise_seed": 1})
     schedule = Node("sigmas", "BasicScheduler", {"model": "model.MODEL"}, {**SPACING, "denoise": 1.0}, NARROW)
     links = {"noise": noise.name, "guider": guider.name, "sampler": method.name, "sigmas": schedule.name}
     sampler = Node("latents", "SamplerCustomAdvanced", {**links, "latent_image": "D latent"}, width=NARROW)
