@@ -6,6 +6,7 @@ import torch
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.sampling.schedule import alphas_cumprod, sigmas_of
 from morph_pack.morph_core.toy import model as toy
+from morph_pack.morph_core.toy.drawing import one_drawing
 from morph_pack.morph_core.toy.model import (
     IMAGE_SIZE,
     TEXT_WIDTH,
@@ -157,10 +158,26 @@ def test_unknown_words_are_refused(bundled):
         bundled.encode_text(["a happy dragon"])
 
 
-def test_its_schedule_is_stable_diffusions_and_it_predicts_noise(bundled):
+@pytest.mark.parametrize("bundled", ["UNet"], indirect=True)
+def test_the_unets_schedule_is_stable_diffusions_and_it_predicts_noise(bundled):
     schedule = bundled.backbone.schedule
     assert torch.equal(schedule.sigmas, sigmas_of(alphas_cumprod())) and schedule.prediction == "epsilon"
     assert isinstance(bundled, ToyModel)
+
+
+@pytest.mark.parametrize("bundled", ["transformer"], indirect=True)
+def test_the_transformers_schedule_is_even_and_it_predicts_velocities(bundled):
+    """From nearly clean latents x0 comes back nearly as it was, from noise alone it is what the caption says."""
+    schedule, text = bundled.backbone.schedule, bundled.encode_text(["a happy red cat on mint"])
+    torch.testing.assert_close(schedule.sigmas, torch.arange(1, 1001) / 1000)
+    drawing = one_drawing("cat", "red", "happy", "mint", torch.Generator().manual_seed(0)).render(IMAGE_SIZE)
+    x0, denoise = bundled.encode_images(drawing), bundled.backbone.denoiser(text)
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    errors = [
+        (denoise(schedule.noised(x0, noise, sigma), sigma) - x0).square().mean().sqrt()
+        for sigma in torch.tensor([0.05, 0.3])
+    ]
+    assert errors[0] < 0.05 and errors[1] < 0.15 < x0.std()
 
 
 def test_preview_colours(tmp_path):
