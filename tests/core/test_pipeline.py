@@ -183,7 +183,7 @@ def test_inpainting_unets_are_refused(make_pipeline, make_unet):
 
 def test_unets_that_take_an_image_beside_the_prompt_are_refused(make_pipeline, make_unet):
     unet = make_unet(addition_embed_type="image", encoder_hid_dim=16, encoder_hid_dim_type=None)
-    with pytest.raises(UnsupportedModel, match="StableDiffusionPipeline .* 4 channels and image beside the prompt"):
+    with pytest.raises(UnsupportedModel, match="StableDiffusionPipeline.* 4 channels and image beside the prompt"):
         DiffusersPipeline(make_pipeline(unet))
 
 
