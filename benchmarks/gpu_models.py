@@ -111,12 +111,18 @@ def new_model(kind: Kind, precision: str) -> Any:
     from comfy.model_patcher import ModelPatcher
 
     device, dtype = get_torch_device(), PRECISIONS[precision]
-    config = _named("comfy.supported_models", kind.config)({**kind.network, "dtype": dtype})
+    config = _named("comfy.supported_models", kind.config)({**_configuration(kind), "dtype": dtype})
     config.set_inference_dtype(dtype, None)
     with torch.inference_mode():
         base = _named("comfy.model_base", kind.base)(config, ModelType[kind.prediction], device=device).eval()
         draw(base.diffusion_model.named_parameters(), torch.Generator(device).manual_seed(0))
     return ModelPatcher(base.to(device), load_device=device, offload_device=device)
+
+
+def _configuration(kind: Kind) -> dict[str, Any]:
+    """The network's, with what ComfyUI since 0.4 asks of a Flux beside it."""
+    fields = _named("comfy.ldm.flux.model", "FluxParams").__dataclass_fields__
+    return {**({"txt_ids_dims": []} if kind.config == "Flux" and "txt_ids_dims" in fields else {}), **kind.network}
 
 
 def draw(weights: Iterable[tuple[str, Tensor]], generator: torch.Generator) -> None:
