@@ -168,6 +168,7 @@ def test_inverted_with_fixed_point_iterations_it_comes_back(backbone):
     torch.testing.assert_close(ddim.sample(backbone.denoiser(text()), noise, sigmas), image, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_a_fitted_lora_lowers_the_loss_and_blends_as_merged(backbone, checkpointed):
     if checkpointed:

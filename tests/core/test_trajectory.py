@@ -87,6 +87,7 @@ def test_a_warm_start_from_no_velocity_at_all_is_finite():
     assert torch.equal(way.noise, latents())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_warm_start_leads_to_the_same_fixed_point(denoise):
     x, sigmas = latents(), ddim_sigmas(SIGMAS, 10)

@@ -81,6 +81,7 @@ def test_of_other_schedules_and_predictions_too(make: Any) -> None:
         assert torch.isfinite(changed).all() and away(changed, image["samples"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_seed_and_each_guidance_count(kind: Any) -> None:
     model, prompts, image = kind
     guider = guider_of(model, prompts)
