@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.held_out import HELD_OUT_SEED, held_out  # noqa: E402
 from benchmarks.pictures import psnr  # noqa: E402
 from morph_core.models.flux import FluxBackbone  # noqa: E402
-from morph_core.sampling.schedule import FlowMatching, alphas_cumprod, flow_sigmas  # noqa: E402
+from morph_core.sampling.schedule import FlowMatching, alphas_cumprod, flow_train_sigmas  # noqa: E402
 from morph_core.toy.drawing import Drawings, draw, sample_drawings  # noqa: E402
 from morph_core.toy.model import (  # noqa: E402
     IMAGE_SIZE,
@@ -269,7 +269,7 @@ def train_transformer(run: Run) -> None:
         if isinstance(layer, nn.Linear) and ("norm" in path or path == "proj_out"):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-    network = FluxBackbone(transformer, FlowMatching(flow_sigmas(1000)))
+    network = FluxBackbone(transformer, FlowMatching(flow_train_sigmas()))
     generator = torch.Generator(run.device)
     latents, tokens = (part.to(run.device) for part in encoded_pool(run, model.autoencoder, run.pool))
     empty = torch.tensor(tokenize([""]), device=run.device)

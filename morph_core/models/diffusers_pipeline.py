@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from ..sampling.schedule import TRAIN_STEPS, FlowMatching, VariancePreserving, flow_sigmas, sigmas_of
+from ..sampling.schedule import FlowMatching, VariancePreserving, flow_train_sigmas, sigmas_of
 from .flux import FluxBackbone
 from .sd3 import Sd3Backbone
 from .text import Text
@@ -130,7 +130,7 @@ def _flow(pipeline: Any) -> FlowMatching:
         tokens = (pipeline.default_sample_size // 2) ** 2
         share = (tokens - config.base_image_seq_len) / (config.max_image_seq_len - config.base_image_seq_len)
         shift = math.exp(config.base_shift + share * (config.max_shift - config.base_shift))
-    return FlowMatching(flow_sigmas(TRAIN_STEPS)[:-1].flip(0), shift)
+    return FlowMatching(flow_train_sigmas(), shift)
 
 
 @contextmanager

@@ -135,6 +135,11 @@ def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
     return shift * even / (1 + (shift - 1) * even)
 
 
+def flow_train_sigmas() -> Tensor:
+    """Sigmas of a flow model's training timesteps, rising to 1: (TRAIN_STEPS,)."""
+    return flow_sigmas(TRAIN_STEPS)[:-1].flip(0)
+
+
 def alphas_cumprod(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = TRAIN_STEPS) -> Tensor:
     """ᾱ_t of Stable Diffusion's "scaled linear" schedule, (steps,) in 0..1, float32, falling."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2

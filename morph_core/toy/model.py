@@ -18,7 +18,7 @@ from ..models.flux import FluxBackbone
 from ..models.text import Text
 from ..models.unet import UnetBackbone
 from ..packages import needed
-from ..sampling.schedule import TRAIN_STEPS, FlowMatching, VariancePreserving, alphas_cumprod, flow_sigmas, sigmas_of
+from ..sampling.schedule import FlowMatching, VariancePreserving, alphas_cumprod, flow_train_sigmas, sigmas_of
 from .transformer import new_transformer
 from .words import END, MAX_TOKENS, WORDS, tokenize, word_tokens
 
@@ -211,8 +211,8 @@ def load_toy_model(network: Network = "UNet", weights: Path = WEIGHTS, device: t
     if network == "UNet":
         backbone = UnetBackbone(loaded("unet", new_unet()), VariancePreserving(sigmas_of(alphas_cumprod())))
     else:
-        levels = flow_sigmas(TRAIN_STEPS)[:-1].flip(0)
-        backbone = FluxBackbone(loaded("transformer", new_transformer(TEXT_WIDTH)), FlowMatching(levels))
+        schedule = FlowMatching(flow_train_sigmas())
+        backbone = FluxBackbone(loaded("transformer", new_transformer(TEXT_WIDTH)), schedule)
     return ToyModel(backbone, loaded("autoencoder", new_autoencoder()), loaded("text_encoder", TextEncoder()))
 
 

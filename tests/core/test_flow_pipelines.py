@@ -10,7 +10,8 @@ from morph_pack.morph_core.recipes.edit import edit
 from morph_pack.morph_core.recipes.morph import Morph, morph
 from morph_pack.morph_core.sampling import ddim
 from morph_pack.morph_core.sampling.guidance import guided_denoiser
-from morph_tests.core.test_pipeline import seeded, text_encoder, tokenizer
+from morph_tests.core.test_flux import new_transformer
+from morph_tests.core.test_pipeline import autoencoder, seeded, text_encoder, tokenizer
 
 pytest.importorskip("transformers")
 pytest.importorskip("diffusers.pipelines.flux.pipeline_flux", exc_type=ImportError)
@@ -35,48 +36,28 @@ def t5():
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>"), encoder.eval()
 
 
-def autoencoder():
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=8,
-        scaling_factor=0.36,
-        shift_factor=0.12,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    ).eval()
+def shifted_autoencoder():
+    """As those of both families: its latents have a mean, and no layers around them."""
+    return autoencoder(scaling_factor=0.36, shift_factor=0.12, use_quant_conv=False, use_post_quant_conv=False)
 
 
 @pytest.fixture
 def make_flux(tokenizer, t5):
     """A `FluxPipeline`; arguments change its scheduler."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     def make(**schedule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(4)
-            transformer = FluxTransformer2DModel(
-                in_channels=16,
-                num_layers=2,
-                num_single_layers=2,
-                attention_head_dim=16,
-                num_attention_heads=2,
-                joint_attention_dim=WIDTH,
-                pooled_projection_dim=16,
-                guidance_embeds=True,
-                axes_dims_rope=(4, 6, 6),
-            )
+            transformer = new_transformer(guidance_embeds=True, text_width=WIDTH, pooled_width=16)
             pipeline = FluxPipeline(
                 FlowMatchEulerDiscreteScheduler(**schedule),
-                autoencoder(),
+                shifted_autoencoder(),
                 text_encoder(tokenizer),
                 tokenizer,
                 t5[1],
                 t5[0],
-                transformer.eval().requires_grad_(False),
+                transformer,
             )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -109,7 +90,7 @@ def sd3(tokenizer, t5):
         pipeline = StableDiffusion3Pipeline(
             transformer.eval().requires_grad_(False),
             FlowMatchEulerDiscreteScheduler(shift=3.0),
-            autoencoder(),
+            shifted_autoencoder(),
             encoders[0],
             tokenizer,
             encoders[1],

@@ -10,12 +10,12 @@ from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
 from morph_pack.morph_core.models.flux import FluxBackbone, latents_of, tokens_of
 from morph_pack.morph_core.models.text import Text
 from morph_pack.morph_core.sampling import ddim
-from morph_pack.morph_core.sampling.schedule import FlowMatching, flow_sigmas
+from morph_pack.morph_core.sampling.schedule import FlowMatching, flow_train_sigmas
 
 pytest.importorskip("diffusers")
 
 ALPHAS = (0.0, 0.3, 1.0)
-LEVELS = flow_sigmas(1000)[:-1].flip(0)
+LEVELS = flow_train_sigmas()
 SIGMA = torch.tensor(0.6)
 BLOCK = {
     "up blocks": ("single_transformer_blocks",),
@@ -32,7 +32,7 @@ def text(count=1):
     return Text(rows(count, 5, 16, seed=2), rows(count, 12, seed=3))
 
 
-def new_transformer(guidance_embeds=False):
+def new_transformer(guidance_embeds=False, text_width=16, pooled_width=12):
     from diffusers import FluxTransformer2DModel
 
     with torch.random.fork_rng(devices=[]):
@@ -43,8 +43,8 @@ def new_transformer(guidance_embeds=False):
             num_single_layers=3,
             attention_head_dim=16,
             num_attention_heads=2,
-            joint_attention_dim=16,
-            pooled_projection_dim=12,
+            joint_attention_dim=text_width,
+            pooled_projection_dim=pooled_width,
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
         )

@@ -54,7 +54,7 @@ def text_encoder(tokenizer, kind="CLIPTextModel", layers=1):
     return getattr(transformers, kind)(config).eval()
 
 
-def autoencoder():
+def autoencoder(**changes):
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -62,7 +62,7 @@ def autoencoder():
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         norm_num_groups=8,
-        scaling_factor=SCALE,
+        **{"scaling_factor": SCALE, **changes},
     ).eval()
 
 
