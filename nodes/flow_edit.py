@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..morph_core.sampling.flow_edit import FlowEdit, flow_edit
 from .host.adapters import CATEGORY
-from .host.edit_guider import EDIT_GUIDER, EditRun, edit_sampler
+from .host.edit_guider import EDIT_GUIDER, EditRun, edit_sampler, sampler_output
 from .host.inputs import checked
 from .host.named_errors import named
 from .host.versions import known, schema, stock_name
@@ -69,11 +69,7 @@ class FlowEditSampler(io.ComfyNode):
                     tooltip="How many noises each step averages over. 1 as published; more is steadier and slower.",
                 ),
             ],
-            outputs=[
-                io.Sampler.Output(
-                    "sampler", display_name="SAMPLER", tooltip=f"For {advanced}, beside {EDIT_GUIDER}'s GUIDER."
-                )
-            ],
+            outputs=[sampler_output()],
         )
 
     @classmethod

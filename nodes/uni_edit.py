@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..morph_core.sampling.uni_edit import UniEdit, uni_edit
 from .host.adapters import CATEGORY
-from .host.edit_guider import EDIT_GUIDER, EditRun, edit_sampler
+from .host.edit_guider import EDIT_GUIDER, EditRun, edit_sampler, sampler_output
 from .host.inputs import checked
 from .host.named_errors import named
 from .host.versions import schema, stock_name
@@ -49,11 +49,7 @@ class UniEditSampler(io.ComfyNode):
                     tooltip="How strongly the two prompts' difference acts; 5 as published, of 15 steps at cfg 1.",
                 ),
             ],
-            outputs=[
-                io.Sampler.Output(
-                    "sampler", display_name="SAMPLER", tooltip=f"For {advanced}, beside {EDIT_GUIDER}'s GUIDER."
-                )
-            ],
+            outputs=[sampler_output()],
         )
 
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management
 import comfy.samplers
 import node_helpers
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...morph_core.denoise import Denoise
@@ -105,6 +106,12 @@ class EditRun:
             seed=extra_args.get("seed") or 0,
             on_step=on_step,
         )
+
+
+def sampler_output() -> Any:
+    """The output of a node that makes an `edit_sampler`."""
+    beside = f"For {stock_name('SamplerCustomAdvanced')}, beside {EDIT_GUIDER}'s GUIDER."
+    return io.Sampler.Output("sampler", display_name="SAMPLER", tooltip=beside)
 
 
 def edit_sampler(function: Callable[..., Tensor], config: Any) -> Any:
