@@ -37,7 +37,8 @@ class PromptEdit:
     guidance: float = 7.5
     inversion: Inversion = "Direct"
     """How the source is led back to the image: not at all, by Null-text embeddings, or held to it."""
-    words: WordEdit = field(default_factory=WordEdit)
+    words: WordEdit | None = field(default_factory=WordEdit)
+    """What Prompt-to-Prompt controls; None: nothing, the edited prompt alone, which any network can do."""
     null_text: NullText = field(default_factory=NullText)
     """How to optimise the embeddings; its guidance is taken from this edit."""
     set_alpha_to_one: bool = True
@@ -78,25 +79,24 @@ def edit_prepared(
     null_text: the embeddings, where an earlier edit has them, see `null_text_of`; else they are optimised.
     """
     backbone = model.backbone
-    check_layers(backbone.attention_layers())
     sigmas = backbone.schedule.spaced(config.steps, config.set_alpha_to_one).to(image.latent)
+    run = config.words and _control_of(config.words, model, (source_prompt, edited_prompt), image.latent, sigmas)
     trajectory = inverted(model, image, sigmas, on_stage)
-    tokens = model.tokenize([source_prompt, edited_prompt])
-    controls = config.words.of_tokens(tokens[0], tokens[1], model.word_tokens)
-    run = PromptToPrompt(controls, sigmas, (image.latent.shape[2], image.latent.shape[3]))
     if config.inversion == "Null-text" and null_text is None:
         null_text = null_text_of(model, image, trajectory, config, on_stage)
     empty = text_for(model, image, "")
     unconditional = backbone.denoiser(empty)
     if config.inversion == "Null-text" and null_text is not None:
         unconditional = null_text_denoiser(_with_context(model, empty), null_text.embeddings, sigmas)
-    both = concatenated([image.text, text_for(model, image, edited_prompt)])
-    controlled = _controlled(model, backbone.denoiser(both), run)
-    corrections: list[ddim.Correction] = [run.blend]
+    conditional = backbone.denoiser(concatenated([image.text, text_for(model, image, edited_prompt)]))
+    corrections: list[ddim.Correction] = []
     if config.inversion == "Direct":
-        corrections.insert(0, DirectInversion({0: trajectory}))
+        corrections.append(DirectInversion({0: trajectory}))
+    if run:
+        conditional = _controlled(model, conditional, run)
+        corrections.append(run.blend)
     with torch.no_grad(), blended_loras(lora_layers(model, image), {}, (0.0,)):
-        denoise = guided_denoiser(unconditional, controlled, config.guidance)
+        denoise = guided_denoiser(unconditional, conditional, config.guidance)
         rows = trajectory.noise.repeat(2, 1, 1, 1)
         x = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"), corrections)
     images = model.decode_latents(x / backbone.schedule.scale(sigmas[-1]))
@@ -127,6 +127,15 @@ def null_text_of(
 def _with_context(model: LatentDiffusion, text: Text) -> DenoiserOf:
     """From an embedding to the model with it in the place of the text's own."""
     return lambda context: model.backbone.denoiser(replace(text, context=context))
+
+
+def _control_of(
+    words: WordEdit, model: LatentDiffusion, prompts: tuple[str, str], latent: Tensor, sigmas: Tensor
+) -> PromptToPrompt:
+    check_layers(model.backbone.attention_layers())
+    source, edited = model.tokenize(list(prompts))
+    controls = words.of_tokens(source, edited, model.word_tokens)
+    return PromptToPrompt(controls, sigmas, (latent.shape[2], latent.shape[3]))
 
 
 def _controlled(model: LatentDiffusion, conditional: Denoise, run: PromptToPrompt) -> Denoise:

@@ -7,7 +7,7 @@ import torch
 
 from morph_pack.morph_core.attention.prompt_to_prompt import PromptToPrompt, prompt_to_prompt
 from morph_pack.morph_core.attention.word_edit import WordEdit
-from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
 from morph_pack.morph_core.lora.fit import LoraFit
 from morph_pack.morph_core.recipes.edit import PromptEdit, edit, edit_prepared, null_text_of
 from morph_pack.morph_core.recipes.image import inverted, prepare_image
@@ -72,7 +72,6 @@ def test_with_direct_inversion_the_source_is_the_image_whatever_the_guidance(mod
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_null_text_leads_the_source_nearer_to_the_image(model, prepared):
     wanted = model.decode_latents(prepared.latent)
     config = replace(SHORT, inversion="Null-text", null_text=NullText(inner_steps=5, learning_rate=0.05))
@@ -96,6 +95,22 @@ def test_embeddings_that_are_there_already_serve_another_edit(model, prepared):
     assert torch.equal(again.edited, edit_prepared(model, prepared, SOURCE, EDITED, config).edited)
 
 
+def test_without_control_any_network_is_led_by_the_edited_prompt_alone(image):
+    transformer = load_toy_model("transformer")
+    prepared = prepare_image(transformer, image, SOURCE, None)
+    config = replace(SHORT, words=None)
+    result = edit_prepared(transformer, prepared, SOURCE, EDITED, config)
+    torch.testing.assert_close(result.source, transformer.decode_latents(prepared.latent), rtol=0, atol=1e-5)
+    sigmas = transformer.backbone.schedule.spaced(config.steps)
+    edited, empty = (transformer.backbone.denoiser(transformer.encode_text([text])) for text in (EDITED, ""))
+    noise = inverted(transformer, prepared, sigmas).noise
+    with torch.no_grad():
+        x = ddim.sample(lambda x, s: torch.lerp(empty(x, s), edited(x, s), config.guidance), noise, sigmas)
+    torch.testing.assert_close(result.edited, transformer.decode_latents(x), rtol=0, atol=1e-4)
+    with pytest.raises(UnsupportedModel, match="use a UNet"):
+        edit_prepared(transformer, prepared, SOURCE, EDITED, SHORT)
+
+
 def test_the_same_prompt_twice_is_no_edit(model, prepared):
     result = edit_prepared(model, prepared, SOURCE, SOURCE, replace(SHORT, inversion="DDIM"))
     torch.testing.assert_close(result.edited, result.source, rtol=0, atol=1e-4)
@@ -111,7 +126,6 @@ def test_outside_of_the_words_the_image_stays(model, prepared):
     assert differences[0] < 0.5 * differences[1]
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_lora_and_a_trajectory_of_the_image_are_used(model, image):
     prepared = prepare_image(model, image, SOURCE, LoraFit(rank=2, steps=3, learning_rate=1e-2))

@@ -1,6 +1,7 @@
 """Each bundled workflow has a module here, with the name of its file in example_workflows/ and its note beside it."""
 
 from . import (
+    flux_edit,
     flux_morph,
     qwen_image_morph,
     sd15_drag,
@@ -20,6 +21,6 @@ from . import (
 MODULES = [
     *(toy_morph, toy_morph_rescheduled, toy_morph_exact, sd15_morph, sdxl_morph),
     *(toy_drag, toy_drag_pinned, sd15_drag, toy_edit),
-    *(toy_flow_morph, toy_flow_edit, flux_morph, qwen_image_morph, z_image_morph),
+    *(toy_flow_morph, toy_flow_edit, flux_morph, flux_edit, qwen_image_morph, z_image_morph),
 ]
 WORKFLOWS = {module.__name__.rpartition(".")[2]: module.workflow for module in MODULES}  # name -> its description

@@ -25,3 +25,19 @@ def guider(model: str, prompt: str) -> Node:
 def empty_latents(kind: str, side: int, rows: int) -> Node:
     """The noise is added to empty latents of its size, as many as there are frames."""
     return Node("empty", kind, {}, {"width": side, "height": side, "batch_size": rows}, NARROW)
+
+
+def edit_by_difference(
+    prompts: dict[str, str], cfg: dict[str, float], strength: float, spacing: Spacing, wanted: list[Node]
+) -> Group:
+    """SamplerCustomAdvanced edits latent D by what Edit Guider predicts for either prompt.
+
+    `prompts`: inputs of Edit Guider and what is linked to them. `wanted`: the nodes that say what it is to show.
+    """
+    guider = Node("guider", "MorphDragEditGuider", {"model": "model.MODEL", **prompts}, cfg)
+    method = Node("method", "MorphDragFlowEditSampler", {}, {"strength": strength})
+    noise = Node("noise", "RandomNoise", {}, {"noise_seed": 1})
+    schedule = Node("sigmas", "BasicScheduler", {"model": "model.MODEL"}, {**spacing, "denoise": 1.0}, NARROW)
+    links = {"noise": noise.name, "guider": guider.name, "sampler": method.name, "sigmas": schedule.name}
+    sampler = Node("latents", "SamplerCustomAdvanced", {**links, "latent_image": "D latent"}, width=NARROW)
+    return Group("Edit", RED, [wanted, [guider, method], [noise, schedule], [sampler, None]])
