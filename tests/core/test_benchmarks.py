@@ -22,6 +22,7 @@ SMALLEST = {
     "morph": ("--pairs", "1"),
     "published": ("--images", "1", "--pairs", "1"),
     "speed": ("--repeats", "1", "--units", "1"),
+    "transformer_drag": ("--drags", "1"),
     "toy_model": ("--images", "1", "--samples", "1"),
 }
 
@@ -33,7 +34,7 @@ def test_all_benchmarks_are_run_here() -> None:
     assert found == set(SMALLEST) | with_comfyui
 
 
-LONG = ("edit", "inversion", "morph", "published")  # minutes: fits, and embeddings of 50 steps
+LONG = ("edit", "inversion", "morph", "published", "transformer_drag")  # minutes: fits, and embeddings of 50 steps
 RUNS = [pytest.param(name, marks=pytest.mark.benchmark if name in LONG else pytest.mark.slow) for name in SMALLEST]
 
 
