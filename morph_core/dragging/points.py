@@ -6,7 +6,7 @@ means the same place in the image, in a feature map and in a preview of any size
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from ..crop import CentreCrop
 from ..errors import InvalidInput
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""Of the text; the second has pins."""
 MOST_POINTS = 1000
 LONGEST_TEXT = 1_000_000  # characters
 SAME_PLACE = 1e-6
@@ -26,24 +27,29 @@ LARGEST = sys.float_info.max  # of numbers; whole ones may be of any size in a t
 class DragPoints:
     """handles, targets: (N, 2) each as (x, y) in 0..1; handle i is to be moved to target i.
 
-    Raises `InvalidInput` for no points, other shapes, points outside the image and a handle that is its own target.
+    pins: (P, 2), places that are to stay. Raises `InvalidInput` for no points, other shapes, points outside the image
+    and a handle that is its own target.
     """
 
     handles: Tensor
     targets: Tensor
+    pins: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
 
     def __post_init__(self) -> None:
+        if self.pins.ndim != 2 or self.pins.shape[1] != 2:
+            raise InvalidInput(f"pins must be of shape (P, 2), got {tuple(self.pins.shape)}")
         if self.handles.ndim != 2 or self.handles.shape != self.targets.shape or self.handles.shape[1] != 2:
             shapes = f"{tuple(self.handles.shape)} and {tuple(self.targets.shape)}"
             raise InvalidInput(f"points must be as many handles as targets, (N, 2) each; got {shapes}")
         if not len(self.handles):
             raise InvalidInput("points is empty: pick a handle on the picture, then where it should go")
-        for kind, places in (("handle", self.handles), ("target", self.targets)):
+        named = (("the handle of pair", self.handles), ("the target of pair", self.targets), ("pin", self.pins))
+        for name, places in named:
             outside = ~((places >= 0) & (places <= 1)).all(-1)  # also catches NaN
             if outside.any():
                 number = int(outside.nonzero()[0])
                 x, y = places[number].tolist()
-                raise InvalidInput(f"points: the {kind} of pair {number + 1} is outside the image, at ({x:g}, {y:g})")
+                raise InvalidInput(f"points: {name} {number + 1} is outside the image, at ({x:g}, {y:g})")
         same = (self.handles - self.targets).norm(dim=-1) < SAME_PLACE
         if same.any():
             number = int(same.nonzero()[0]) + 1
@@ -53,8 +59,9 @@ class DragPoints:
 def parse_points(text: str, size: tuple[int, int]) -> DragPoints:
     """The points in a text. size: (width, height) of the image in pixels.
 
-    Two forms are read: `{"v": 1, "points": [{"handle": [x, y], "target": [x, y]}, ...]}` with shares of the image,
-    and `[{"x": x, "y": y}, ...]` in pixels, handle and target by turns. Raises `InvalidInput` for anything else.
+    Two forms are read: `{"v": 2, "points": [{"handle": [x, y], "target": [x, y]}, ...], "pins": [[x, y], ...]}` with
+    shares of the image, of which version 1 has no pins, and `[{"x": x, "y": y}, ...]` in pixels, handle and target by
+    turns. Raises `InvalidInput` for anything else.
     """
     if not isinstance(text, str):
         raise InvalidInput(f"points must be text, got {type(text).__name__}")
@@ -72,14 +79,16 @@ def parse_points(text: str, size: tuple[int, int]) -> DragPoints:
         value = json.loads(text, parse_constant=note)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"points is not JSON ({error}); clear it and pick the points anew") from error
-    pairs = _pixel_pairs(value, size) if isinstance(value, list) else _pairs(value)
-    if len(pairs) > MOST_POINTS:
-        raise InvalidInput(f"points has {len(pairs)} pairs; at most {MOST_POINTS} can be dragged at once")
+    pairs, pins = (_pixel_pairs(value, size), []) if isinstance(value, list) else (_pairs(value), _pins(value))
+    for given, name in ((pairs, "pairs"), (pins, "pins")):
+        if len(given) > MOST_POINTS:
+            raise InvalidInput(f"points has {len(given)} {name}; at most {MOST_POINTS} can be used at once")
     if constants:
         raise InvalidInput(f"points is not JSON (it has {constants[0]}); clear it and pick the points anew")
     places = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2, 2)
-    exact = DragPoints(places[:, 0], places[:, 1])  # before rounding, which may bring a place into the image
-    return DragPoints(exact.handles.float(), exact.targets.float())
+    staying = torch.tensor(pins, dtype=torch.float64).reshape(-1, 2)
+    exact = DragPoints(places[:, 0], places[:, 1], staying)  # before rounding, which may bring a place into the image
+    return DragPoints(exact.handles.float(), exact.targets.float(), exact.pins.float())
 
 
 def _pairs(value: Any) -> list[Any]:
@@ -87,9 +96,10 @@ def _pairs(value: Any) -> list[Any]:
         raise InvalidInput(
             'points must be JSON like {"v": 1, "points": [{"handle": [0.5, 0.5], "target": [0.6, 0.5]}]}'
         )
-    version, size = value.get("v", VERSION), value.get("size", [1, 1])
-    if not _is_number(version) or version != VERSION:
-        raise InvalidInput(f"points has version {_short(version)}, this is for version {VERSION}; update Morph & Drag")
+    version, size = value.get("v", 1), value.get("size", [1, 1])
+    if not _is_number(version) or version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise InvalidInput(f"points has version {_short(version)}, this is for versions {known}; update Morph & Drag")
     if not (isinstance(size, list) and len(size) == 2 and all(_is_number(side) and side > 0 for side in size)):
         raise InvalidInput(f"points: size must be the picture's [width, height] in pixels, got {_short(size)}")
     pairs = []
@@ -100,6 +110,16 @@ def _pairs(value: Any) -> list[Any]:
             raise InvalidInput(f"points: the handle of pair {number} has no target; place it or remove the handle")
         pairs.append([_place(pair.get(end), f"the {end} of pair {number}") for end in ("handle", "target")])
     return pairs
+
+
+def _pins(value: dict[str, Any]) -> list[Any]:
+    """Of version 2; in a text of version 1 the word means nothing, as any other."""
+    if value.get("v", 1) == 1:
+        return []
+    pins = value.get("pins", [])
+    if not isinstance(pins, list):
+        raise InvalidInput(f"points: pins must be a list of places [x, y], got {_short(pins)}")
+    return [_place(pin, f"pin {number}") for number, pin in enumerate(pins, 1)]
 
 
 def _place(value: Any, name: str) -> list[float]:
@@ -127,6 +147,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def in_pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Shares of the image (..., 2) as pixels of one of `size` (H, W), (0, 0) its corner, in double precision."""
+    height, width = size
+    return points.double() * torch.tensor([width, height], dtype=torch.float64, device=points.device)
+
+
 def to_grid(points: Tensor, size: tuple[int, int]) -> Tensor:
     """Shares of the image (..., 2) as positions on a grid of `size` (H, W) cells, clamped to the border's middles."""
     height, width = size
@@ -144,9 +170,11 @@ def points_in_crop(points: DragPoints, crop: CentreCrop) -> DragPoints:
     """Points of the image as points of the crop. Raises `InvalidInput` for one that was cut off."""
     handles, targets = crop.places(points.handles), crop.places(points.targets)
     outside = [((places < 0) | (places > 1)).any(-1) for places in (handles, targets)]
+    pins = crop.places(points.pins)
+    kept = ((pins >= 0) & (pins <= 1)).all(-1)  # one that is cut off has nothing to hold
     if (lost := outside[0] | outside[1]).any():
         raise InvalidInput(
             f"points: pair {int(lost.nonzero()[0]) + 1} reaches into the border that VAE Encode cuts off; move it, "
             "or crop the image to sides that are multiples of 8"
         )
-    return DragPoints(handles, targets)
+    return DragPoints(handles, targets, pins[kept])

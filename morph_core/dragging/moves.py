@@ -1,0 +1,115 @@
+"""What a drag by warping moves, and from where each place of the result comes."""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInput
+from .backward import Backward, Field, backward_field, pixel_middles, unfolded
+from .points import SAME_PLACE, DragPoints, in_pixels
+from .regions import Region, regions_of
+
+STRIP = 1 << 18  # places whose origins are computed at a time
+
+
+@dataclass(frozen=True)
+class Warp:
+    """How to move. field: "rigid" keeps sizes, "similarity" lets them grow and shrink.
+
+    radius: with no mask, all within it of an arrow moves, as a share of the picture's shorter side.
+    """
+
+    field: Field = "rigid"
+    radius: float = 1 / 8
+
+    def __post_init__(self) -> None:
+        if self.field not in get_args(Field):
+            raise InvalidInput(f"field must be one of {', '.join(get_args(Field))}; got {self.field!r}")
+        if not 0 < self.radius <= 1:
+            raise InvalidInput(f"radius must be above 0 and at most 1, got {self.radius}")
+
+
+@dataclass(frozen=True)
+class Move:
+    """piece: (H, W), bool, what moves. came: (H, W, 2), the place that each cell's middle comes from, in cells.
+
+    leaves: whether the piece leaves its old place; without a mask nothing does, the picture gives way.
+    """
+
+    piece: Tensor
+    came: Tensor
+    leaves: bool
+
+
+def moves_of(points: DragPoints, mask: Tensor | None, size: tuple[int, int], config: Warp) -> list[Move]:
+    """One for each piece of the mask (H, W), bool, that has a handle; without a mask, one of the whole picture.
+
+    size: (H, W) of the picture or the latent. Raises `InvalidInput` for points that contradict each other, a handle
+    outside of the mask, a mask that is everything, and where the picture would fold over itself.
+    """
+    check_contradictions(points)
+    if mask is None or not mask.any():
+        return [_move_near(points, size, config)]
+    return [_move_piece(region, size, config) for region in regions_of(mask, points)]
+
+
+def check_contradictions(points: DragPoints) -> None:
+    """Raise `InvalidInput` where one place is to be in two places, or two are to be in one."""
+    before, after = (torch.cat([ends, points.pins]).double() for ends in (points.handles, points.targets))
+    for places, others, words in ((before, after, "start at"), (after, before, "end at")):
+        together = (torch.cdist(places, places) < SAME_PLACE) & (torch.cdist(others, others) >= SAME_PLACE)
+        for pair in together.nonzero().tolist():
+            first, second = (_name(number, len(points.handles)) for number in pair)
+            raise InvalidInput(f"points: {first} and {second} {words} the same place; move or remove one")
+
+
+def fading(places: Tensor, handles: Tensor, targets: Tensor, core: float, reach: float) -> Tensor:
+    """(P,), 1 within `core` of an arrow from handle to target, 0 beyond `reach`, smoothly between; all in pixels."""
+    ways = targets - handles
+    along = ((places[:, None] - handles) * ways).sum(-1) / ways.square().sum(-1)
+    nearest = handles + along.clamp(0, 1)[..., None] * ways
+    distance = (places[:, None] - nearest).norm(dim=-1).amin(1)
+    outward = ((distance - core) / (reach - core)).clamp(0, 1)
+    return 1 - outward.square() * (3 - 2 * outward)
+
+
+def _move_piece(region: Region, size: tuple[int, int], config: Warp) -> Move:
+    def make(parts: int) -> Backward:
+        return backward_field(region.before, region.after, config.field, parts)
+
+    back = unfolded(make, lambda places: _is_in(region.mask, places), size)
+    return Move(region.mask, _came_from(back, size), leaves=True)
+
+
+def _move_near(points: DragPoints, size: tuple[int, int], config: Warp) -> Move:
+    """Everything near the arrows; `fading` is steep enough for the room there is, so that nothing folds."""
+    handles, targets, pins = (in_pixels(places, size) for places in (points.handles, points.targets, points.pins))
+    before, after = torch.cat([handles, pins]), torch.cat([targets, pins])
+    core = config.radius * min(size)
+    reach = core + 2 * (targets - handles).norm(dim=-1).max().item()
+
+    def make(parts: int) -> Backward:
+        back = backward_field(before, after, config.field, parts)
+        return lambda at: torch.lerp(at, back(at), fading(at, handles, targets, core, reach)[:, None])
+
+    back = unfolded(make, lambda places: fading(places, handles, targets, core, reach) > 0, size)
+    return Move(torch.ones(size, dtype=torch.bool), _came_from(back, size), leaves=False)
+
+
+def _came_from(back: Backward, size: tuple[int, int]) -> Tensor:
+    places = pixel_middles(size).reshape(-1, 2)
+    return torch.cat([back(strip) for strip in places.split(STRIP)]).reshape(*size, 2)
+
+
+def _is_in(piece: Tensor, places: Tensor) -> Tensor:
+    """Whether places (P, 2) are in a piece (H, W)."""
+    height, width = piece.shape
+    x, y = places.floor().long().unbind(-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return inside & piece[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+
+
+def _name(number: int, pairs: int) -> str:
+    return f"pair {number + 1}" if number < pairs else f"pin {number - pairs + 1}"

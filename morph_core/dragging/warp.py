@@ -1,0 +1,128 @@
+"""A drag by warping: what is in the mask moves as its points say, and what it leaves is filled, and named.
+
+After Inpaint4Drag (Lu and Han, ICCV 2025) and FastDrag (Zhao et al., NeurIPS 2024): no model is asked. The field is
+another than theirs, see `moving_least_squares`: it turns what two handles turn. It is a backward field, so that no
+place of the result is left empty, and pictures are read between pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
+
+from ..errors import InvalidInput
+from .backward import pixel_middles
+from .fill import filled
+from .moves import Move, Warp, moves_of
+from .points import DragPoints
+
+AROUND = 5  # cells a side, over which a latent's detail is told from its base
+
+
+@dataclass(frozen=True)
+class Warped:
+    """values: the picture or the latent. moved, uncovered: (1, 1, H, W), bool, where something came to and was left.
+
+    A pixel that the edge of what moved goes through is both.
+    """
+
+    values: Tensor
+    moved: Tensor
+    uncovered: Tensor
+
+    def to_repaint(self, rim: int, whole: bool = False) -> Tensor:
+        """(1, 1, H, W), bool: what was uncovered and, `rim` cells to either side, the edge of what moved.
+
+        whole: all that moved, too. Without a mask nothing has an edge, and everything that moved is meant.
+        """
+        if not self.uncovered.any():
+            return _grown(self.moved, rim)
+        inner = torch.zeros_like(self.moved) if whole else ~_grown(~self.moved, rim)
+        return self.uncovered | (_grown(self.moved, rim) & ~inner)
+
+
+def warp_image(image: Tensor, points: DragPoints, mask: Tensor | None = None, config: Warp | None = None) -> Warped:
+    """Drag points of pictures (B, C, H, W) in 0..1, all of them alike, such as the frames of a video.
+
+    mask: (1, 1, H, W), above 0 where something moves; each piece of it moves for itself, by the points in it. With
+    none, or one that is 0 everywhere, everything near the arrows moves, less and less with the distance. What was left
+    is filled by `filled`. Raises `InvalidInput` as `moves_of` does, and for a mask of another size.
+    """
+    moves = _moves(image, points, mask, config)
+    left = _left(moves, image)
+    result = filled(image, left).double()
+    shares = torch.zeros_like(left, dtype=torch.float64)
+    for move in moves:
+        came, piece = move.came.to(image.device), move.piece.to(image.device)
+        share = _read(piece[None, None].double(), came, "bilinear", "zeros") if move.leaves else _has_moved(came)
+        result = torch.lerp(result, _read(image.double(), came, "bicubic", "border").clamp(0, 1), share)
+        shares = torch.maximum(shares, share)
+    return Warped(result.to(image.dtype), shares > 0, left & (shares < 1))
+
+
+def warp_latent(
+    latent: Tensor, points: DragPoints, mask: Tensor | None = None, config: Warp | None = None, seed: int = 0
+) -> Warped:
+    """The same of latents (B, C, ..., h, w) with noise in them: values are moved as they are, never mixed.
+
+    mask: (1, 1, h, w). What was left gets the base that its surroundings suggest and seeded noise, as strong as the
+    detail there is elsewhere, so that the latent's variance stays what a model expects.
+    """
+    flat = latent.flatten(1, -3)
+    moves = _moves(flat, points, mask, config)
+    left = _left(moves, flat)
+    result = _with_detail(filled(flat, left), flat, left, seed)
+    moved = torch.zeros_like(left)
+    for move in moves:
+        came, piece = move.came.to(flat.device), move.piece.to(flat.device)
+        here = _read(piece[None, None].float(), came, "nearest", "zeros") > 0 if move.leaves else _has_moved(came) > 0
+        result = torch.where(here, _read(flat, came, "nearest", "border"), result)
+        moved |= here
+    return Warped(result.reshape(latent.shape), moved, left & ~moved)
+
+
+def _moves(values: Tensor, points: DragPoints, mask: Tensor | None, config: Warp | None) -> list[Move]:
+    if mask is not None and mask.shape != (1, 1, *values.shape[2:]):
+        raise InvalidInput(
+            f"mask must be of shape (1, 1, {values.shape[2]}, {values.shape[3]}), got {tuple(mask.shape)}"
+        )
+    inside = None if mask is None else (mask > 0)[0, 0].cpu()
+    on_cpu = DragPoints(points.handles.cpu(), points.targets.cpu(), points.pins.cpu())
+    return moves_of(on_cpu, inside, (values.shape[2], values.shape[3]), config or Warp())
+
+
+def _left(moves: list[Move], like: Tensor) -> Tensor:
+    """(1, 1, H, W), the places that pieces leave."""
+    empty = torch.zeros(like.shape[2:], dtype=torch.bool)
+    return torch.stack([empty, *(move.piece for move in moves if move.leaves)]).any(0)[None, None].to(like.device)
+
+
+def _has_moved(came: Tensor) -> Tensor:
+    """(1, 1, H, W), 1 where another place is shown than the one that was there."""
+    height, width, _ = came.shape
+    return (came != pixel_middles((height, width)).to(came)).any(-1)[None, None].to(came)
+
+
+def _read(values: Tensor, came: Tensor, mode: str, padding: str) -> Tensor:
+    """(B, C, H, W), between cells but for "nearest"."""
+    height, width = values.shape[-2:]
+    grid = (came / torch.tensor([width, height]).to(came) * 2 - 1)[None].expand(len(values), -1, -1, -1)
+    return grid_sample(values, grid.to(values.dtype), mode=mode, padding_mode=padding, align_corners=False)
+
+
+def _with_detail(base: Tensor, latent: Tensor, hole: Tensor, seed: int) -> Tensor:
+    """The base with noise in its hole, of the deviation (per channel) that the latent has around its own base."""
+    if not hole.any():
+        return base
+    detail = latent - avg_pool2d(latent, AROUND, 1, AROUND // 2, count_include_pad=False)
+    kept = (~hole).to(latent)
+    strength = ((detail.square() * kept).sum((2, 3), keepdim=True) / kept.sum()).sqrt()
+    strength = strength * (AROUND**2 / (AROUND**2 - 1)) ** 0.5  # an average over so many takes its share of white noise
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latent.shape, generator=generator, dtype=torch.float32).to(latent)
+    return torch.where(hole, base + strength * noise, base)
+
+
+def _grown(where: Tensor, by: int) -> Tensor:
+    return max_pool2d(where.float(), 2 * by + 1, 1, by) > 0
