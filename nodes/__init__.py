@@ -5,6 +5,7 @@ from .attention import AttentionKVInject
 from .blend import AdaIN, BlendConditioning, SlerpLatents
 from .direct_inversion import DirectInversion
 from .drag import DragLatentOptimize, DragOptions
+from .drag_warp import DragWarp
 from .edit_guider import EditGuider
 from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
@@ -33,6 +34,7 @@ NODES = [
     BlendConditioning,
     DragLatentOptimize,
     DragOptions,
+    DragWarp,
     LoadToyModel,
     ToyDrawing,
 ]

@@ -119,19 +119,23 @@ def drag_latent(
     config: DragLatent | None = None,
     mask: Tensor | None = None,
     on_drag: OnDrag | None = None,
+    start: Tensor | None = None,
 ) -> DragResult:
-    """Move the handles of an inverted latent to their targets.
+    """Move the handles of an inverted latent to their targets; what is at its pins is to stay as it is.
 
     read: the model's features and estimate of x0, see `features`. schedule: the model's. x: (1, C, h, w) at sigmas[0].
     sigmas: (S + 1,), falling, those that remain to be sampled. mask: (1, 1, H, W), above 0 where the image may change;
-    without one, or with one that is 0 everywhere, all of it may, as in DragDiffusion. Raises `InvalidInput` for a
-    batch, for more levels than there are steps, when every handle has arrived before the first update, and when
-    features or gradients are not finite.
+    without one, or with one that is 0 everywhere, all of it may, as in DragDiffusion. start: like x, what the dragged
+    latent begins as, such as x warped; its handles are looked for around their targets first, and may be there. Raises
+    `InvalidInput` for a batch, for a start of another shape, for more levels than there are steps, when every handle of
+    x has arrived before the first update, and when features or gradients are not finite.
     """
     config = config or DragLatent()
     x = x.float()
     if len(x) != 1:
         raise InvalidInput(f"a drag is of one image, got a batch of {len(x)}")
+    if start is not None and start.shape != x.shape:
+        raise InvalidInput(f"start must be of the latent's shape {tuple(x.shape)}, got {tuple(start.shape)}")
     if config.levels >= len(sigmas):
         raise InvalidInput(
             f"levels is {config.levels} but only {len(sigmas) - 1} sampling steps remain; take more steps, start "
@@ -139,6 +143,8 @@ def drag_latent(
         )
     pinned = _pinned_cells(mask, x)
     original, dragged, handles = x, x, points.handles.to(x)
+    if start is not None:
+        dragged, handles = start.to(x), points.targets.to(x)
     tracks: list[Tensor] = []
     losses: list[float] = []
     # Scaling by a power of two changes nothing in float32 and saves small gradients in half precision.
@@ -152,8 +158,8 @@ def drag_latent(
     for done in range(config.levels):
         if done:
             original, dragged = (_denoised(read, row, sigmas[done - 1 : done + 1]) for row in (original, dragged))
-        level = _Level(read, schedule, original, sigmas[done : done + 2], points, config, pinned)
-        if not done and (level.distances(handles) < config.reach).all():
+        level = _Level(read, schedule, original, sigmas[done : done + 2], points, config, pinned, start is not None)
+        if not done and start is None and (level.distances(handles) < config.reach).all():
             raise InvalidInput(
                 f"every handle is within reach of its target already ({config.reach:g} cells); move them apart"
             )
@@ -176,8 +182,10 @@ class _Level:
         points: DragPoints,
         config: DragLatent,
         pinned: Tensor | None,
+        is_ahead: bool,
     ) -> None:
         self.read, self.sigmas, self.config, self.pinned = read, sigmas, config, pinned
+        self.is_ahead = is_ahead  # whether the handles are elsewhere from the first update on
         self.scale, self.next_scale = schedule.scale(sigmas[0]), schedule.scale(sigmas[1])
         start = original / self.scale * self.scale  # as the first update sees it, so that nothing has changed by then
         with torch.no_grad():
@@ -185,6 +193,7 @@ class _Level:
         self.size: tuple[int, int] = tuple(self.features.shape[-2:])  # type: ignore[assignment]
         self.origins = to_grid(points.handles.to(original), self.size)
         self.targets = to_grid(points.targets.to(original), self.size)
+        self.pins = to_grid(points.pins.to(original), self.size)
         self.following = None if x0 is None else self._following(start, x0)
 
     @torch.enable_grad()
@@ -204,7 +213,7 @@ class _Level:
         update = 0
         while update < config.iterations:
             features, x0 = self.read(z * scale, self.sigmas[0], self.pinned is not None)
-            if losses and update % config.drags_per_tracking == 0:
+            if (losses or self.is_ahead) and update % config.drags_per_tracking == 0:
                 places = self._tracked(features, places)
             note(from_grid(places, self.size))
             if (self._distances(places) < config.reach).all():
@@ -246,6 +255,9 @@ class _Level:
         reference, origins = (self.features, self.origins) if anchored else (features, places)
         losses = motion_loss(features, places, moves, reference, origins, config.motion_radius)
         loss = losses[distances >= config.reach].sum()
+        if len(self.pins):
+            still = torch.zeros_like(self.pins)
+            loss = loss + motion_loss(features, self.pins, still, self.features, self.pins, config.motion_radius).sum()
         if following is not None and self.following is not None and self.pinned is not None:
             change = (following - self.following).abs() * self.pinned
             loss = loss + config.mask_weight * change.sum()

@@ -22,12 +22,14 @@ AROUND = 5  # cells a side, over which a latent's detail is told from its base
 
 @dataclass(frozen=True)
 class Warped:
-    """values: the picture or the latent. moved, uncovered: (1, 1, H, W), bool, where something came to and was left.
+    """values: the picture or the latent. The others are (1, 1, H, W), bool.
 
-    A pixel that the edge of what moved goes through is both.
+    pieces: what moves, where it was; without a mask, all that changes. moved: where something came to. uncovered: what
+    was left. A pixel that the edge of what moved goes through is both of the last two.
     """
 
     values: Tensor
+    pieces: Tensor
     moved: Tensor
     uncovered: Tensor
 
@@ -58,7 +60,8 @@ def warp_image(image: Tensor, points: DragPoints, mask: Tensor | None = None, co
         share = _read(piece[None, None].double(), came, "bilinear", "zeros") if move.leaves else _has_moved(came)
         result = torch.lerp(result, _read(image.double(), came, "bicubic", "border").clamp(0, 1), share)
         shares = torch.maximum(shares, share)
-    return Warped(result.to(image.dtype), shares > 0, left & (shares < 1))
+    moved = shares > 0
+    return Warped(result.to(image.dtype), left if left.any() else moved, moved, left & (shares < 1))
 
 
 def warp_latent(
@@ -79,7 +82,7 @@ def warp_latent(
         here = _read(piece[None, None].float(), came, "nearest", "zeros") > 0 if move.leaves else _has_moved(came) > 0
         result = torch.where(here, _read(flat, came, "nearest", "border"), result)
         moved |= here
-    return Warped(result.reshape(latent.shape), moved, left & ~moved)
+    return Warped(result.reshape(latent.shape), left if left.any() else moved, moved, left & ~moved)
 
 
 def _moves(values: Tensor, points: DragPoints, mask: Tensor | None, config: Warp | None) -> list[Move]:

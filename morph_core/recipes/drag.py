@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from ..attention.end_frames import check_blocks, first_row_alphas, mixed_self_attention
+from ..crop import free_cells
 from ..denoise import Denoise
 from ..dragging.latent import DragLatent, DragResult, drag_latent
+from ..dragging.moves import Warp
 from ..dragging.points import DragPoints
+from ..dragging.warp import warp_latent
 from ..errors import InvalidInput
 from ..lora.blend import blended_loras
 from ..lora.fit import LoraFit
@@ -34,6 +37,8 @@ class Drag:
     lora: LoraFit | None = field(default_factory=lambda: LoraFit(steps=80, learning_rate=5e-4))
     """How to fit the image's LoRA; None leaves it out."""
     latent: DragLatent = field(default_factory=DragLatent)
+    warp: Warp | None = None
+    """How to warp the inverted latent first, so that the optimisation begins near the targets; None: it does not."""
     feature_block: str = DEFAULT_BLOCK
     reference: str | None = "last two up blocks"
     """Where the dragged row looks at the original's keys and values, one of `end_frames.BLOCKS`; None for nowhere."""
@@ -65,7 +70,10 @@ def drag(
     mask: Tensor | None = None,
     on_stage: OnStage | None = None,
 ) -> DraggedImage:
-    """Drag points of an image (1, 3, H, W) in 0..1. mask: (1, 1, H, W), above 0 where it may change."""
+    """Drag points of an image (1, 3, H, W) in 0..1. mask: (1, 1, H, W), above 0 where it may change.
+
+    With `Drag.warp` it also says what the warp moves.
+    """
     config = config or Drag()
     prepared = prepare_image(model, image, caption, config.lora, on_stage)
     return drag_prepared(model, prepared, points, config, mask, on_stage)
@@ -88,9 +96,15 @@ def drag_prepared(
     read = up_block_features(backbone.up_blocks(), denoise, config.feature_block)
     with blended_loras(lora_layers(model, image), {}, (0.0,)):
         reporter = stage_reporter(on_stage, "dragging")
-        result = drag_latent(read, backbone.schedule, noise, sigmas, points, config.latent, mask, reporter)
+        start = None if config.warp is None else _warped(noise, points, mask, config.warp)
+        result = drag_latent(read, backbone.schedule, noise, sigmas, points, config.latent, mask, reporter, start)
         images = _sample_beside(model, denoise, result, sigmas[result.level :], config, on_stage)
     return DraggedImage(images[:1], images[1:], result)
+
+
+def _warped(noise: Tensor, points: DragPoints, mask: Tensor | None, warp: Warp) -> Tensor:
+    cells = None if mask is None else free_cells(mask, (noise.shape[2], noise.shape[3]))[None, None]
+    return warp_latent(noise, points, cells, warp).values
 
 
 @torch.no_grad()

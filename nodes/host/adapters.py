@@ -55,15 +55,21 @@ def _size(samples: Tensor) -> str:
     return f"{width}x{height}{frames} with {channels} channels"
 
 
+def images_batch(images: Tensor, name: str) -> Tensor:
+    """The pictures (B, H, W, 3) of an IMAGE, one at least. name: of the input, for errors."""
+    if images.ndim != 4 or images.shape[-1] < 3 or not images.shape[0] * images.shape[1] * images.shape[2]:
+        raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3) of some pixels, got shape {tuple(images.shape)}")
+    return images[..., :3]
+
+
 def image_of_one(images: Tensor, name: str) -> Tensor:
     """The one picture (H, W, 3) of an IMAGE. name: of the input, for errors."""
-    if images.ndim != 4 or images.shape[-1] < 3 or not images.shape[1] * images.shape[2]:
-        raise InvalidInput(f"{name} must be an IMAGE (B, H, W, 3) of some pixels, got shape {tuple(images.shape)}")
-    if len(images) != 1:
+    pictures = images_batch(images, name)
+    if len(pictures) != 1:
         raise InvalidInput(
             f"{name} must hold one picture, got a batch of {len(images)}; pick one with {stock_name('ImageFromBatch')}"
         )
-    return images[0, ..., :3]
+    return pictures[0]
 
 
 def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dict[str, Any]]:

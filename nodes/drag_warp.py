@@ -1,0 +1,150 @@
+"""Drag Warp: what a mask covers, moved as points say; a sampler only has to heal what was left."""
+
+from typing import Any, get_args
+
+from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ..morph_core.crop import CentreCrop, free_cells, masked_crop, seen_by_vae
+from ..morph_core.dragging.backward import Field
+from ..morph_core.dragging.moves import Warp
+from ..morph_core.dragging.points import DragPoints, parse_points, points_in_crop
+from ..morph_core.dragging.warp import Warped, warp_image, warp_latent
+from ..morph_core.pictures.handle_tracks import as_image
+from ..morph_core.pictures.warp_picture import draw_warp
+from .host.adapters import CATEGORY, images_batch, latent_batch
+from .host.inputs import checked
+from .host.versions import schema, stock_name
+
+NO_POINTS = "points is empty: click a handle on the picture, then where it should go"
+LEFT, WHOLE = "what was left, and the rim", "all that moved, too"
+
+
+class DragWarp(io.ComfyNode):
+    """A drag without a model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MorphDragDragWarp",
+            display_name="Drag Warp",
+            category=f"{CATEGORY}/drag",
+            search_aliases=["drag", "warp", "liquify", "puppet", "Inpaint4Drag", "instant drag", "move"],
+            has_intermediate_output=True,  # its picture is shown again when it comes from the cache
+            description=(
+                "Moves what the mask covers as the points you picked say, at once and without a model. What it left "
+                "free is filled smoothly and named in the MASK, for any model to repaint: "
+                f"{stock_name('VAEEncode')}, {stock_name('SetLatentNoiseMask')}, KSampler with a denoise below 1."
+            ),
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to pick points on, or frames that all move alike."),
+                io.String.Input(
+                    "points",
+                    default="",
+                    multiline=True,
+                    tooltip=(
+                        "Click a handle on the picture, then where it should go; with Shift, a pin that stays. As "
+                        "text: JSON, see the help page."
+                    ),
+                ),
+                io.Combo.Input(
+                    "field",
+                    options=list(get_args(Field)),
+                    tooltip="rigid: parts move and turn and keep their size. similarity: they grow and shrink, too.",
+                ),
+                io.Float.Input(
+                    "radius",
+                    default=0.25,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Without a mask: how far around the arrows everything moves, as a share of the picture's "
+                        "shorter side; beyond, less and less."
+                    ),
+                ),
+                io.Combo.Input(
+                    "repaint",
+                    options=[LEFT, WHOLE],
+                    tooltip=(
+                        "What the MASK output names. All that moved: to heal what a photograph's warp has stretched, "
+                        "with a low denoise."
+                    ),
+                ),
+                io.Int.Input(
+                    "rim",
+                    default=5,
+                    min=0,
+                    max=256,
+                    tooltip="How many pixels to either side of a moved edge the MASK output names.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip=(
+                        "White on what moves; each piece moves for itself, by the handles in it. All black is as none."
+                    ),
+                ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip=(
+                        "Moved in the same way, value by value: from DDIM Invert, to be sampled or as a start for "
+                        "Drag Latent Optimize."
+                    ),
+                ),
+            ],
+            outputs=[
+                io.Image.Output("warped", display_name="IMAGE", tooltip="The picture with everything moved."),
+                io.Mask.Output("to_repaint", display_name="MASK", tooltip="White where a model is to paint."),
+                io.Latent.Output("warped_latent", display_name="LATENT", tooltip="The latent, moved in the same way."),
+                io.Image.Output("paths", display_name="paths", tooltip="What moves, whereto, and what is pinned."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        image: Tensor,
+        points: str,
+        field: Field,
+        radius: float,
+        repaint: str,
+        rim: int,
+        mask: Tensor | None = None,
+        latent: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        pictures = images_batch(image, "image")
+        shown = {"picker_image": ui.PreviewImage(pictures[:1], cls=cls).as_dict()["images"]}
+        if isinstance(points, str) and not points.strip():
+            # Not an exception: the picture must reach the picker, to pick points on.
+            return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Warp: {NO_POINTS}")
+        size = (pictures.shape[2], pictures.shape[1])
+        pairs = parse_points(points, size)
+        where = None if mask is None else masked_crop(mask, CentreCrop(size, size))
+        config = Warp(field, radius)
+        warped = warp_image(pictures.movedim(-1, 1), pairs, where, config)
+        moved_latent = _moved_latent(latent, size, pairs, mask, config)
+        paths = as_image(draw_warp(pictures[0], pairs, warped.pieces[0, 0]))
+        return io.NodeOutput(warped.values.movedim(1, -1), _mask(warped, repaint, rim), moved_latent, paths, ui=shown)
+
+
+def _mask(warped: Warped, repaint: str, rim: int) -> Tensor:
+    """(1, H, W)."""
+    return warped.to_repaint(rim, whole=repaint == WHOLE)[0].float()
+
+
+def _moved_latent(
+    latent: dict[str, Any] | None, size: tuple[int, int], points: DragPoints, mask: Tensor | None, config: Warp
+) -> dict[str, Any] | ExecutionBlocker:
+    """The LATENT with its values moved; where there is none, what says so to whoever is connected."""
+    if latent is None:
+        return ExecutionBlocker("Drag Warp: LATENT moves what is connected to latent, and nothing is")
+    samples = latent_batch(latent, "latent")
+    crop = seen_by_vae(size, (samples.shape[-1], samples.shape[-2]))
+    free = None if mask is None else masked_crop(mask, crop)
+    cells = None if free is None else free_cells(free, (samples.shape[-2], samples.shape[-1]))[None, None]
+    moved = warp_latent(samples, points_in_crop(points, crop), cells, config)
+    return {**latent, "samples": moved.values.to(samples)}
