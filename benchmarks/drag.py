@@ -5,7 +5,7 @@ matching features of the factor network, as DragBench does with a diffusion mode
 right answer does not differ from the original.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,18 +53,28 @@ KINDS_OF_DRAG: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]
     "stretch the ears": (("ear_size",), ("left ear tip", "right ear tip"), ("cat", "rabbit")),
     "raise the brows": (("brow",), ("left brow", "right brow"), KINDS),
 }
+EYES = ("left eye", "right eye")
+EARS = ("left ear", "right ear")
+PINS = {  # what a user would pin, where something else than the whole head moves
+    "stretch the ears": (*EARS, "nose", "left brow", "right brow"),
+    "raise the brows": (*EYES, *EARS, "nose"),
+}
 TURNS = [list(KINDS_OF_DRAG)[i] for i in (0, 1, 2, 0, 1, 0, 2, 3)]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One drag: image, answer (1, 3, S, S), caption and points; moved: (1, 1, S, S), 1 where the answer differs."""
+    """One drag: image, answer (1, 3, S, S), caption and points; moved: (1, 1, S, S), 1 where the answer differs.
+
+    pinned: the points with `PINS`.
+    """
 
     name: str
     image: Tensor
     answer: Tensor
     caption: str
     points: DragPoints
+    pinned: DragPoints
     moved: Tensor
 
     @property
@@ -73,8 +83,13 @@ class Task:
         return ((self.points.targets - self.points.handles) * IMAGE_SIZE).norm(dim=1)
 
 
-def make_task(place: int) -> Task:
-    """The place-th held-out drag; the kinds of drags take turns."""
+def drawn(kinds: Tensor, factors: Tensor) -> Tensor:
+    """(B, 3, S, S), as the toy model knows them."""
+    return draw(kinds, factors, IMAGE_SIZE)
+
+
+def make_task(place: int, render: Callable[[Tensor, Tensor], Tensor] = drawn) -> Task:
+    """The place-th held-out drag; the kinds of drags take turns. render: from kinds and factors to pictures."""
     name = TURNS[place % len(TURNS)]
     factors, handles, animals = KINDS_OF_DRAG[name]
     drawings = held_out(16, offset=100 + place)
@@ -86,9 +101,10 @@ def make_task(place: int) -> Task:
         after[0, column] = pushed(before[0, column].item(), factor)
     old, new = landmarks(kind, before), landmarks(kind, after)
     points = DragPoints(torch.cat([old[h] for h in handles]), torch.cat([new[h] for h in handles]))
-    image, answer = draw(kind, before, IMAGE_SIZE), draw(kind, after, IMAGE_SIZE)
+    pins = torch.cat([torch.zeros(0, 2), *(old[place] for place in PINS.get(name, ()))])
+    image, answer = (render(kind, factors) for factors in (before, after))
     moved = max_pool2d(differing(image, answer), 2 * MARGIN + 1, 1, MARGIN)
-    return Task(name, image, answer, drawings.captions[row], points, moved)
+    return Task(name, image, answer, drawings.captions[row], points, replace(points, pins=pins), moved)
 
 
 def found(network: FactorNetwork, image: Tensor, output: Tensor, points: DragPoints) -> Tensor:
