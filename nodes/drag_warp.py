@@ -5,15 +5,17 @@ from typing import Any, get_args
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ..morph_core.crop import CentreCrop, free_cells, masked_crop, seen_by_vae
 from ..morph_core.dragging.backward import Field
 from ..morph_core.dragging.moves import Warp
 from ..morph_core.dragging.points import DragPoints, parse_points, points_in_crop
 from ..morph_core.dragging.warp import Warped, warp_image, warp_latent
+from ..morph_core.errors import InvalidInput
 from ..morph_core.pictures.handle_tracks import as_image
 from ..morph_core.pictures.warp_picture import draw_warp
-from .host.adapters import CATEGORY, images_batch, latent_batch
+from .host.adapters import CATEGORY, image_of_one, images_batch, latent_batch
 from .host.inputs import checked
 from .host.versions import schema, stock_name
 
@@ -51,7 +53,10 @@ class DragWarp(io.ComfyNode):
                 io.Combo.Input(
                     "field",
                     options=list(get_args(Field)),
-                    tooltip="rigid: parts move and turn and keep their size. similarity: they grow and shrink, too.",
+                    tooltip=(
+                        "rigid: parts move and turn and keep their size. similarity: they grow and shrink, too. As "
+                        "published: inverse distance (Inpaint4Drag), fading (FastDrag), nearest (GeoDrag)."
+                    ),
                 ),
                 io.Float.Input(
                     "radius",
@@ -94,6 +99,11 @@ class DragWarp(io.ComfyNode):
                         "Drag Latent Optimize."
                     ),
                 ),
+                io.Image.Input(
+                    "depth",
+                    optional=True,
+                    tooltip="For the field nearest: a depth map of the image, white near. What is near moves more.",
+                ),
             ],
             outputs=[
                 io.Image.Output("warped", display_name="IMAGE", tooltip="The picture with everything moved."),
@@ -115,6 +125,7 @@ class DragWarp(io.ComfyNode):
         rim: int,
         mask: Tensor | None = None,
         latent: dict[str, Any] | None = None,
+        depth: Tensor | None = None,
     ) -> io.NodeOutput:
         pictures = images_batch(image, "image")
         shown = {"picker_image": ui.PreviewImage(pictures[:1], cls=cls).as_dict()["images"]}
@@ -124,9 +135,10 @@ class DragWarp(io.ComfyNode):
         size = (pictures.shape[2], pictures.shape[1])
         pairs = parse_points(points, size)
         where = None if mask is None else masked_crop(mask, CentreCrop(size, size))
+        near = None if depth is None else _depth(depth, size)
         config = Warp(field, radius)
-        warped = warp_image(pictures.movedim(-1, 1), pairs, where, config)
-        moved_latent = _moved_latent(latent, size, pairs, mask, config)
+        warped = warp_image(pictures.movedim(-1, 1), pairs, where, config, near)
+        moved_latent = _moved_latent(latent, size, pairs, mask, config, near)
         paths = as_image(draw_warp(pictures[0], pairs, warped.pieces[0, 0]))
         return io.NodeOutput(warped.values.movedim(1, -1), _mask(warped, repaint, rim), moved_latent, paths, ui=shown)
 
@@ -136,15 +148,32 @@ def _mask(warped: Warped, repaint: str, rim: int) -> Tensor:
     return warped.to_repaint(rim, whole=repaint == WHOLE)[0].float()
 
 
+def _depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 1, H, W), of one map of the image's size."""
+    maps = image_of_one(depth, "depth").mean(-1)
+    if maps.shape != (size[1], size[0]):
+        raise InvalidInput(
+            f"depth is {maps.shape[1]}x{maps.shape[0]}, image is {size[0]}x{size[1]}; scale the map to the image's size"
+        )
+    return maps[None, None]
+
+
 def _moved_latent(
-    latent: dict[str, Any] | None, size: tuple[int, int], points: DragPoints, mask: Tensor | None, config: Warp
+    latent: dict[str, Any] | None,
+    size: tuple[int, int],
+    points: DragPoints,
+    mask: Tensor | None,
+    config: Warp,
+    depth: Tensor | None,
 ) -> dict[str, Any] | ExecutionBlocker:
     """The LATENT with its values moved; where there is none, what says so to whoever is connected."""
     if latent is None:
         return ExecutionBlocker("Drag Warp: LATENT moves what is connected to latent, and nothing is")
     samples = latent_batch(latent, "latent")
-    crop = seen_by_vae(size, (samples.shape[-1], samples.shape[-2]))
-    free = None if mask is None else masked_crop(mask, crop)
-    cells = None if free is None else free_cells(free, (samples.shape[-2], samples.shape[-1]))[None, None]
-    moved = warp_latent(samples, points_in_crop(points, crop), cells, config)
+    cells = (samples.shape[-2], samples.shape[-1])
+    crop = seen_by_vae(size, (cells[1], cells[0]))
+    painted = None if mask is None else masked_crop(mask, crop)
+    where = None if painted is None else free_cells(painted, cells)[None, None]
+    near = None if depth is None else adaptive_avg_pool2d(crop.cut(depth), cells)
+    moved = warp_latent(samples, points_in_crop(points, crop), where, config, near)
     return {**latent, "samples": moved.values.to(samples)}

@@ -1,6 +1,7 @@
 """From where in a picture each place of the dragged one comes: fields that leave no hole, and do not fold."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -8,29 +9,80 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from .moving_least_squares import moving_least_squares
+from .published_fields import fading_moves, inverse_distance_moves, nearest_moves
 
-Field = Literal["rigid", "similarity"]
-Backward = Callable[[Tensor], Tensor]
-"""From places (P, 2) of the result to those that they come from, in pixels."""
+Field = Literal["rigid", "similarity", "inverse distance", "fading", "nearest"]
+Places = Callable[[Tensor], Tensor]
+"""From places (P, 2) to others, in pixels; a `Backward` from those of the result to those that they come from."""
+Backward = Places
 
 PARTS = (1, 2, 4, 8, 16)  # into which a drag is cut until it does not fold
 FOLDED = 0.01  # share of what moves that may fold: the field's kinks at control points
 GRID = 192  # places a side at which folds are looked for
+ITERATIONS, CLOSE = 100, 1e-7  # of an inverse, and when it is found
 
 
-def backward_field(before: Tensor, after: Tensor, field: Field, parts: int = 1) -> Backward:
-    """The field that takes `after` back to `before`, both (K, 2): `moving_least_squares` the other way round.
+@dataclass(frozen=True)
+class Matter:
+    """What moves. cells: (M, 2), the middles of its pixels. depth: (H, W), 0 far to 1 near, of the whole picture."""
 
-    parts: cuts the way of each point into so many straight pieces, and goes back over one after another. Each is a
-    smaller move that folds less.
+    cells: Tensor
+    depth: Tensor | None = None
+
+    def depth_at(self, places: Tensor) -> Tensor | None:
+        """(P,), of the pixels that places are in; None where there is no depth."""
+        if self.depth is None:
+            return None
+        height, width = self.depth.shape
+        x, y = places.nan_to_num().floor().long().unbind(-1)
+        return self.depth[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+
+
+def backward_field(before: Tensor, after: Tensor, field: Field, matter: Matter, parts: int = 1) -> Backward:
+    """The field that takes `after` back to `before`, both (K, 2).
+
+    "rigid" and "similarity" are `moving_least_squares` the other way round, the others the inverses of
+    `published_fields`. parts: cuts the way of each point into so many straight pieces, and goes back over one after
+    another. Each is a smaller move that folds less.
     """
     ways = torch.linspace(0, 1, parts + 1, dtype=before.dtype).tolist()
     places = [torch.lerp(before, after, way) for way in ways]
+    pieces = [_back(start, end, field, matter) for start, end in zip(places[:-1], places[1:], strict=True)]
 
     def back(at: Tensor) -> Tensor:
-        for end, start in zip(reversed(places[1:]), reversed(places[:-1]), strict=True):
-            at = moving_least_squares(at, end, start, field == "similarity")
+        for piece in reversed(pieces):
+            at = piece(at)
         return at
+
+    return back
+
+
+def _back(start: Tensor, end: Tensor, field: Field, matter: Matter) -> Backward:
+    if field in ("rigid", "similarity"):
+        return lambda at: moving_least_squares(at, end, start, field == "similarity")
+    if field == "inverse distance":
+        return _inverse(lambda at: inverse_distance_moves(at, start, end - start))
+    if field == "fading":
+        return _inverse(lambda at: fading_moves(at, start, end - start, matter.cells))
+
+    def moves(at: Tensor) -> Tensor:
+        near, of_handles = matter.depth_at(at), matter.depth_at(start)
+        depth = None if near is None or of_handles is None else (near, of_handles)
+        return nearest_moves(at, start, end - start, matter.cells, depth)
+
+    return _inverse(moves)
+
+
+def _inverse(moves: Places) -> Backward:
+    """From v to the place c with c + moves(c) = v, by iteration; NaN where there is none that it finds."""
+
+    def back(at: Tensor) -> Tensor:
+        came = at
+        for _ in range(ITERATIONS):
+            before, came = came, at - moves(came)
+            if not (came - before).abs().gt(CLOSE).any():
+                break
+        return torch.where((came - before).abs() < 1e3 * CLOSE, came, torch.nan)
 
     return back
 
@@ -56,7 +108,7 @@ def unfolded(make: Callable[[int], Backward], moves: Callable[[Tensor], Tensor],
 def _folded(
     back: Backward, moves: Callable[[Tensor], Tensor], size: tuple[int, int]
 ) -> tuple[float, tuple[float, float]]:
-    """The share of what moves that is turned over, and where the first such place comes from."""
+    """The share of what moves that is turned over, and the first such place."""
     height, width = size
     stride = max(1.0, max(size) / GRID)
     places = pixel_middles((round(height / stride), round(width / stride))) * stride
@@ -67,7 +119,7 @@ def _folded(
     turned = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0] <= 0) & moved
     if not turned.any():
         return 0.0, (0.0, 0.0)
-    x, y = came[:-1, :-1][turned][0].tolist()
+    x, y = places[:-1, :-1][turned][0].tolist()
     return (turned.sum() / moved.sum()).item(), (x, y)
 
 

@@ -1,5 +1,6 @@
 """What a drag by warping moves, and from where each place of the result comes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -7,17 +8,21 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidInput
-from .backward import Backward, Field, backward_field, pixel_middles, unfolded
+from .backward import Backward, Field, Matter, backward_field, pixel_middles, unfolded
 from .points import SAME_PLACE, DragPoints, in_pixels
 from .regions import Region, regions_of
 
 STRIP = 1 << 18  # places whose origins are computed at a time
+SMOOTH = ("rigid", "similarity")
+NOWHERE = -1e6  # pixels
 
 
 @dataclass(frozen=True)
 class Warp:
-    """How to move. field: "rigid" keeps sizes, "similarity" lets them grow and shrink.
+    """How to move.
 
+    field: "rigid" turns parts and keeps their sizes, "similarity" lets them grow and shrink, see
+    `moving_least_squares`; "inverse distance" is Inpaint4Drag's, "fading" FastDrag's and "nearest" GeoDrag's.
     radius: with no mask, all within it of an arrow moves, as a share of the picture's shorter side.
     """
 
@@ -43,16 +48,21 @@ class Move:
     leaves: bool
 
 
-def moves_of(points: DragPoints, mask: Tensor | None, size: tuple[int, int], config: Warp) -> list[Move]:
+def moves_of(
+    points: DragPoints, mask: Tensor | None, size: tuple[int, int], config: Warp, depth: Tensor | None = None
+) -> list[Move]:
     """One for each piece of the mask (H, W), bool, that has a handle; without a mask, one of the whole picture.
 
-    size: (H, W) of the picture or the latent. Raises `InvalidInput` for points that contradict each other, a handle
-    outside of the mask, a mask that is everything, and where the picture would fold over itself.
+    size: (H, W) of the picture or the latent. depth: (H, W), 0 far to 1 near, for "nearest" alone. Raises
+    `InvalidInput` for points that contradict each other, a handle outside of the mask, a mask that is everything, and
+    where the picture would fold over itself; the published fields are cut where they tear it instead.
     """
     check_contradictions(points)
+    if depth is not None and config.field != "nearest":
+        raise InvalidInput(f'depth has a meaning for the field "nearest" alone, not for {config.field!r}')
     if mask is None or not mask.any():
-        return [_move_near(points, size, config)]
-    return [_move_piece(region, size, config) for region in regions_of(mask, points)]
+        return [_move_near(points, size, config, depth)]
+    return [_move_piece(region, size, config, depth) for region in regions_of(mask, points)]
 
 
 def check_contradictions(points: DragPoints) -> None:
@@ -65,7 +75,7 @@ def check_contradictions(points: DragPoints) -> None:
             raise InvalidInput(f"points: {first} and {second} {words} the same place; move or remove one")
 
 
-def fading(places: Tensor, handles: Tensor, targets: Tensor, core: float, reach: float) -> Tensor:
+def nearness(places: Tensor, handles: Tensor, targets: Tensor, core: float, reach: float) -> Tensor:
     """(P,), 1 within `core` of an arrow from handle to target, 0 beyond `reach`, smoothly between; all in pixels."""
     ways = targets - handles
     along = ((places[:, None] - handles) * ways).sum(-1) / ways.square().sum(-1)
@@ -75,27 +85,41 @@ def fading(places: Tensor, handles: Tensor, targets: Tensor, core: float, reach:
     return 1 - outward.square() * (3 - 2 * outward)
 
 
-def _move_piece(region: Region, size: tuple[int, int], config: Warp) -> Move:
+def _move_piece(region: Region, size: tuple[int, int], config: Warp, depth: Tensor | None) -> Move:
+    matter = Matter(pixel_middles(size)[region.mask], depth)
+
     def make(parts: int) -> Backward:
-        return backward_field(region.before, region.after, config.field, parts)
+        return backward_field(region.before, region.after, config.field, matter, parts)
 
-    back = unfolded(make, lambda places: _is_in(region.mask, places), size)
-    return Move(region.mask, _came_from(back, size), leaves=True)
+    back = _whole(make, lambda places: _is_in(region.mask, places), size, config.field)
+    return Move(region.mask, _came_from(back, size).nan_to_num(nan=NOWHERE), leaves=True)
 
 
-def _move_near(points: DragPoints, size: tuple[int, int], config: Warp) -> Move:
-    """Everything near the arrows; `fading` is steep enough for the room there is, so that nothing folds."""
+def _move_near(points: DragPoints, size: tuple[int, int], config: Warp, depth: Tensor | None) -> Move:
+    """Everything near the arrows; `nearness` falls over twice the way that they go, so that nothing folds."""
     handles, targets, pins = (in_pixels(places, size) for places in (points.handles, points.targets, points.pins))
     before, after = torch.cat([handles, pins]), torch.cat([targets, pins])
     core = config.radius * min(size)
     reach = core + 2 * (targets - handles).norm(dim=-1).max().item()
 
-    def make(parts: int) -> Backward:
-        back = backward_field(before, after, config.field, parts)
-        return lambda at: torch.lerp(at, back(at), fading(at, handles, targets, core, reach)[:, None])
+    def moves(places: Tensor) -> Tensor:
+        return nearness(places, handles, targets, core, reach) > 0
 
-    back = unfolded(make, lambda places: fading(places, handles, targets, core, reach) > 0, size)
-    return Move(torch.ones(size, dtype=torch.bool), _came_from(back, size), leaves=False)
+    everywhere = pixel_middles(size).reshape(-1, 2)
+    matter = Matter(everywhere[moves(everywhere)], depth)
+
+    def make(parts: int) -> Backward:
+        back = backward_field(before, after, config.field, matter, parts)
+        return lambda at: torch.lerp(at, back(at), nearness(at, handles, targets, core, reach)[:, None])
+
+    came = _came_from(_whole(make, moves, size, config.field), size)
+    return Move(torch.ones(size, dtype=torch.bool), torch.where(came.isnan(), pixel_middles(size), came), leaves=False)
+
+
+def _whole(
+    make: Callable[[int], Backward], moves: Callable[[Tensor], Tensor], size: tuple[int, int], field: Field
+) -> Backward:
+    return unfolded(make, moves, size) if field in SMOOTH else make(1)
 
 
 def _came_from(back: Backward, size: tuple[int, int]) -> Tensor:
@@ -106,7 +130,7 @@ def _came_from(back: Backward, size: tuple[int, int]) -> Tensor:
 def _is_in(piece: Tensor, places: Tensor) -> Tensor:
     """Whether places (P, 2) are in a piece (H, W)."""
     height, width = piece.shape
-    x, y = places.floor().long().unbind(-1)
+    x, y = places.nan_to_num(nan=-1.0).floor().long().unbind(-1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     return inside & piece[y.clamp(0, height - 1), x.clamp(0, width - 1)]
 

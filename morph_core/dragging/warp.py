@@ -17,6 +17,7 @@ from .fill import filled
 from .moves import Move, Warp, moves_of
 from .points import DragPoints
 
+ROUNDING = 1e-6  # of shares of a pixel
 AROUND = 5  # cells a side, over which a latent's detail is told from its base
 
 
@@ -44,14 +45,21 @@ class Warped:
         return self.uncovered | (_grown(self.moved, rim) & ~inner)
 
 
-def warp_image(image: Tensor, points: DragPoints, mask: Tensor | None = None, config: Warp | None = None) -> Warped:
+def warp_image(
+    image: Tensor,
+    points: DragPoints,
+    mask: Tensor | None = None,
+    config: Warp | None = None,
+    depth: Tensor | None = None,
+) -> Warped:
     """Drag points of pictures (B, C, H, W) in 0..1, all of them alike, such as the frames of a video.
 
     mask: (1, 1, H, W), above 0 where something moves; each piece of it moves for itself, by the points in it. With
     none, or one that is 0 everywhere, everything near the arrows moves, less and less with the distance. What was left
-    is filled by `filled`. Raises `InvalidInput` as `moves_of` does, and for a mask of another size.
+    is filled by `filled`. depth: (1, 1, H, W), 0 far to 1 near, for the field "nearest". Raises `InvalidInput` as
+    `moves_of` does, and for a mask or depth of another size.
     """
-    moves = _moves(image, points, mask, config)
+    moves = _moves(image, points, mask, config, depth)
     left = _left(moves, image)
     result = filled(image, left).double()
     shares = torch.zeros_like(left, dtype=torch.float64)
@@ -60,20 +68,25 @@ def warp_image(image: Tensor, points: DragPoints, mask: Tensor | None = None, co
         share = _read(piece[None, None].double(), came, "bilinear", "zeros") if move.leaves else _has_moved(came)
         result = torch.lerp(result, _read(image.double(), came, "bicubic", "border").clamp(0, 1), share)
         shares = torch.maximum(shares, share)
-    moved = shares > 0
-    return Warped(result.to(image.dtype), left if left.any() else moved, moved, left & (shares < 1))
+    moved = shares > ROUNDING
+    return Warped(result.to(image.dtype), left if left.any() else moved, moved, left & (shares < 1 - ROUNDING))
 
 
 def warp_latent(
-    latent: Tensor, points: DragPoints, mask: Tensor | None = None, config: Warp | None = None, seed: int = 0
+    latent: Tensor,
+    points: DragPoints,
+    mask: Tensor | None = None,
+    config: Warp | None = None,
+    depth: Tensor | None = None,
+    seed: int = 0,
 ) -> Warped:
     """The same of latents (B, C, ..., h, w) with noise in them: values are moved as they are, never mixed.
 
-    mask: (1, 1, h, w). What was left gets the base that its surroundings suggest and seeded noise, as strong as the
-    detail there is elsewhere, so that the latent's variance stays what a model expects.
+    mask, depth: (1, 1, h, w). What was left gets the base that its surroundings suggest and seeded noise, as strong as
+    the detail there is elsewhere, so that the latent's variance stays what a model expects.
     """
     flat = latent.flatten(1, -3)
-    moves = _moves(flat, points, mask, config)
+    moves = _moves(flat, points, mask, config, depth)
     left = _left(moves, flat)
     result = _with_detail(filled(flat, left), flat, left, seed)
     moved = torch.zeros_like(left)
@@ -85,14 +98,17 @@ def warp_latent(
     return Warped(result.reshape(latent.shape), left if left.any() else moved, moved, left & ~moved)
 
 
-def _moves(values: Tensor, points: DragPoints, mask: Tensor | None, config: Warp | None) -> list[Move]:
-    if mask is not None and mask.shape != (1, 1, *values.shape[2:]):
-        raise InvalidInput(
-            f"mask must be of shape (1, 1, {values.shape[2]}, {values.shape[3]}), got {tuple(mask.shape)}"
-        )
-    inside = None if mask is None else (mask > 0)[0, 0].cpu()
+def _moves(
+    values: Tensor, points: DragPoints, mask: Tensor | None, config: Warp | None, depth: Tensor | None
+) -> list[Move]:
+    shape = (1, 1, *values.shape[2:])
+    for name, given in (("mask", mask), ("depth", depth)):
+        if given is not None and given.shape != shape:
+            raise InvalidInput(f"{name} must be of shape {shape}, got {tuple(given.shape)}")
     on_cpu = DragPoints(points.handles.cpu(), points.targets.cpu(), points.pins.cpu())
-    return moves_of(on_cpu, inside, (values.shape[2], values.shape[3]), config or Warp())
+    moving = None if mask is None else (mask > 0)[0, 0].cpu()
+    near = None if depth is None else depth[0, 0].cpu().double()
+    return moves_of(on_cpu, moving, (shape[2], shape[3]), config or Warp(), near)
 
 
 def _left(moves: list[Move], like: Tensor) -> Tensor:

@@ -127,10 +127,10 @@ def test_what_is_no_text_is_refused(text):
     assert type(text).__name__ in refusal(text) and "points must be text" in refusal(text)
 
 
-@pytest.mark.parametrize("version", ["2", "0", '"1"', "null", "[1]", "1.5"])
+@pytest.mark.parametrize("version", ["3", "0", '"1"', "null", "[1]", "1.5"])
 def test_other_versions_are_refused(version):
     text = pair().replace('"v": 1', f'"v": {version}')
-    assert "points has version" in refusal(text) and "version 1" in refusal(text)
+    assert "points has version" in refusal(text) and "versions 1 and 2" in refusal(text)
 
 
 def test_a_text_without_a_version_is_of_the_first():
