@@ -14,15 +14,23 @@ BACK = slice(-3, None)  # the ground's colour among the factors
 def over(ground: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     """The faces of drawings (B, 3, S, S) over another ground (1 or B, 3, S, S).
 
-    A face is what it is over black; how much of the ground is seen through its edges, a white ground tells.
+    A face is what it is over black.
     """
-    black, white = factors.clone(), factors.clone()
-    black[:, BACK], white[:, BACK] = 0, 1
-    face, on_white = draw(kinds, black, IMAGE_SIZE), draw(kinds, white, IMAGE_SIZE)
-    nothing = white.clone()
-    nothing[:, [FACTORS.index("x"), FACTORS.index("y")]] = 10  # a face out of sight
-    seen = (on_white - face) / draw(kinds, nothing, IMAGE_SIZE)
-    return face + seen * ground
+    return _over(0, kinds, factors) + (1 - silhouette(kinds, factors)) * ground
+
+
+def silhouette(kinds: Tensor, factors: Tensor) -> Tensor:
+    """(B, 3, S, S), 1 where the face is and 0 where the ground is seen, which black and white grounds tell."""
+    out_of_sight = factors.clone()
+    out_of_sight[:, [FACTORS.index("x"), FACTORS.index("y")]] = 10
+    seen = _over(1, kinds, factors) - _over(0, kinds, factors)
+    return 1 - seen / _over(1, kinds, out_of_sight)
+
+
+def _over(grey: float, kinds: Tensor, factors: Tensor) -> Tensor:
+    plain = factors.clone()
+    plain[:, BACK] = grey
+    return draw(kinds, plain, IMAGE_SIZE)
 
 
 def on_stripes(kinds: Tensor, factors: Tensor) -> Tensor:

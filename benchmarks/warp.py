@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from benchmarks.drag import GOOD_DRAG, KINDS_OF_DRAG, LORA, METHODS, Task, make_task, measure
-from benchmarks.factor_network import FactorNetwork, load_factor_network
-from benchmarks.hard_drawings import before_another, on_dots, on_stripes
+from benchmarks.factor_network import load_factor_network
+from benchmarks.hard_drawings import before_another, on_dots, on_stripes, silhouette
 from benchmarks.pictures import decibels, sheet
 from benchmarks.runner import arguments, measured, table
 from morph_core.dragging.moves import Warp
@@ -38,7 +38,7 @@ OPTIMISED = {
         METHODS["GoodDrag"], warp=Warp(), latent=replace(GOOD_DRAG, iterations=GOOD_DRAG.iterations // 3)
     ),
 }
-BY_LATENT = Drag(steps=20, strength=0.4, lora=None, latent=replace(GOOD_DRAG, iterations=1, levels=1), warp=Warp())
+SEEN = 0.02  # of a face's edge
 SLOPPY = 3  # pixels that a mask is too large by, and shifted
 
 
@@ -57,11 +57,17 @@ def sloppy(mask: Tensor) -> Tensor:
     return max_pool2d(mask, 2 * SLOPPY + 1, 1, SLOPPY).roll((SLOPPY, SLOPPY), (2, 3))
 
 
+def tight(place: int, task: Task) -> Tensor:
+    """Painted with care: the face, as far as it is in the mask."""
+    face = make_task(place, silhouette).image[:, :1]
+    return (face > SEEN).float() * task.moved
+
+
 def warped(task: Task, points: DragPoints, mask: Tensor | None, warp: Warp | None = None) -> Tensor:
     return warp_image(task.image, points, mask, warp).values
 
 
-def by_warp(model: ToyModel, task: Task) -> dict[str, Callable[[], Tensor]]:
+def by_warp(model: ToyModel, place: int, task: Task) -> dict[str, Callable[[], Tensor]]:
     """Method -> what makes its picture (1, 3, S, S)."""
 
     def healed(steps: int, whole: bool) -> Tensor:
@@ -74,6 +80,7 @@ def by_warp(model: ToyModel, task: Task) -> dict[str, Callable[[], Tensor]]:
         "warp": partial(warped, task, task.pinned, task.moved),
         "warp, similarity": partial(warped, task, task.pinned, task.moved, Warp("similarity")),
         "warp, sloppy mask": partial(warped, task, task.pinned, sloppy(task.moved)),
+        "warp, tight mask": partial(warped, task, task.pinned, tight(place, task)),
         "warp, no mask": partial(warped, task, task.pinned, None),
         "warp, rim painted in 4 steps": partial(healed, 4, False),
         "warp, rim painted in 8 steps": partial(healed, 8, False),
@@ -113,7 +120,7 @@ def measure_drag(place: int, folder: Path | None) -> dict[str, Outcome]:
     """Method -> the place-th drag by it."""
     model, network, task = load_toy_model(), load_factor_network(), make_task(place)
     results, pictures = {}, [task.image]
-    for name, work in {**by_warp(model, task), **by_optimisation(model, task)}.items():
+    for name, work in {**by_warp(model, place, task), **by_optimisation(model, task)}.items():
         picture, calls, seconds = watched(model, work)
         pictures.append(picture)
         results[name] = Outcome(task.name, measure(network, task, picture), calls, seconds)
@@ -123,22 +130,62 @@ def measure_drag(place: int, folder: Path | None) -> dict[str, Outcome]:
     return results
 
 
-def measure_ground(ground: str, place: int, folder: Path | None) -> Tensor:
-    """`measure` of no drag, of the warp, and of the warp healed, on one of `GROUNDS`: (3, 3)."""
-    model, network = load_toy_model(), load_factor_network()
-    task = make_task(place, GROUNDS[ground])
-    pictures = [task.image, warped(task, task.pinned, task.moved), warped(task, task.pinned, sloppy(task.moved))]
+def measure_ground(ground: str, place: int, folder: Path | None) -> dict[str, Outcome]:
+    """The warp alone, on one of `GROUNDS`."""
+    network, task = load_factor_network(), make_task(place, GROUNDS[ground])
+    pictures = {
+        "no drag": task.image,
+        "warp": warped(task, task.pinned, task.moved),
+        "warp, sloppy mask": warped(task, task.pinned, sloppy(task.moved)),
+        "warp, tight mask": warped(task, task.pinned, tight(place, task)),
+        "warp, no mask": warped(task, task.pinned, None),
+    }
     if folder:
-        sheet(torch.cat([*pictures, task.answer]), folder / f"warp_{ground}_{place:02}.png", columns=4)
-    return torch.stack([measure(network, task, picture) for picture in pictures])
+        shown = torch.cat([*pictures.values(), task.answer])
+        sheet(shown, folder / f"warp_{ground}_{place:02}.png", columns=len(shown))
+    return {name: Outcome(task.name, measure(network, task, picture), 0, 0.0) for name, picture in pictures.items()}
+
+
+def medians(results: list[dict[str, Outcome]], method: str, kind: str | None = None) -> Tensor:
+    """(3,), of `measure`, over all drags or those of a kind."""
+    found = [result[method] for result in results if kind in (None, result[method].kind)]
+    return torch.stack([outcome.values for outcome in found]).quantile(0.5, dim=0)
+
+
+def summary(results: list[dict[str, Outcome]]) -> str:
+    """A row for each method, with its cost beside GoodDrag's."""
+    rows = []
+    whole = sum(result[WHOLE].seconds for result in results)
+    for method in results[0]:
+        left, outside, answer = medians(results, method).tolist()
+        calls = torch.tensor([float(result[method].calls) for result in results]).quantile(0.5).item()
+        share = sum(result[method].seconds for result in results) / whole
+        rows.append([method, f"{left:.0%}", decibels(outside), decibels(answer), f"{calls:.0f}", f"{share:.3f}"])
+    header = ["method", "distance left", "PSNR outside", "PSNR to the answer", "evaluations", "time, GoodDrag's is 1"]
+    return table(header, rows)
+
+
+def by_kind(results: list[dict[str, Outcome]]) -> str:
+    """A row for each method: the distance left and the PSNR to the answer, of each kind of drag."""
+    kinds = [kind for kind in KINDS_OF_DRAG if any(result["no drag"].kind == kind for result in results)]
+    rows = []
+    for method in results[0]:
+        values = [medians(results, method, kind) for kind in kinds]
+        rows.append([method, *(f"{left:.0%}, {decibels(answer.item())}" for left, _, answer in values)])
+    return table(["method", *kinds], rows)
 
 
 def main() -> None:
     given = arguments(__doc__, drags=32, pictures="each drag's pictures, a column a method,")
-    results = measured([partial(measure_drag, place, given.pictures) for place in range(given.drags)], given.workers)
-    kinds = [kind for kind in KINDS_OF_DRAG if any(outcome.kind == kind for outcome in results[0].values())]
-    print(table(*summary(results)))
-    print(table(*by_kind(results)))
+    places = range(given.drags)
+    results = measured([partial(measure_drag, place, given.pictures) for place in places], given.workers)
+    print(summary(results))
+    print("\nDistance left and PSNR to the answer, by kind of drag:\n")
+    print(by_kind(results))
+    for ground in GROUNDS:
+        harder = measured([partial(measure_ground, ground, place, given.pictures) for place in places], given.workers)
+        print(f"\nThe same before {ground}:\n")
+        print(by_kind(harder))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Warp:
     """
 
     field: Field = "rigid"
-    radius: float = 1 / 8
+    radius: float = 1 / 4
 
     def __post_init__(self) -> None:
         if self.field not in get_args(Field):

@@ -24,6 +24,7 @@ SMALLEST = {
     "speed": ("--repeats", "1", "--units", "1"),
     "transformer_drag": ("--drags", "1"),
     "toy_model": ("--images", "1", "--samples", "1"),
+    "warp": ("--drags", "1"),
 }
 
 
@@ -34,7 +35,14 @@ def test_all_benchmarks_are_run_here() -> None:
     assert found == set(SMALLEST) | with_comfyui
 
 
-LONG = ("edit", "inversion", "morph", "published", "transformer_drag")  # minutes: fits, and embeddings of 50 steps
+LONG = (
+    "edit",
+    "inversion",
+    "morph",
+    "published",
+    "transformer_drag",
+    "warp",
+)  # minutes: fits, and embeddings of 50 steps
 RUNS = [pytest.param(name, marks=pytest.mark.benchmark if name in LONG else pytest.mark.slow) for name in SMALLEST]
 
 
