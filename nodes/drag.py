@@ -131,6 +131,11 @@ class DragLatentOptimize(io.ComfyNode):
                     "mask", optional=True, tooltip="White where the image may change; all black is as no mask."
                 ),
                 OptionsType.Input("options", optional=True, tooltip="From Drag Options; else as published."),
+                io.Latent.Input(
+                    "start",
+                    optional=True,
+                    tooltip="The same latent from Drag Warp, with the same points: the drag begins near its end.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -161,6 +166,7 @@ class DragLatentOptimize(io.ComfyNode):
         objective: str,
         mask: Tensor | None = None,
         options: dict[str, Any] | None = None,
+        start: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         picture = image_of_one(image, "image")
         shown = {"picker_image": ui.PreviewImage(picture[None], cls=cls).as_dict()["images"]}
@@ -176,10 +182,13 @@ class DragLatentOptimize(io.ComfyNode):
         pairs = points_in_crop(parse_points(points, size), crop)
         sigmas = remaining_sigmas(model, scheduler, steps, start_at_step)
         check_noise_level(model, latent, sigmas[0], start_at_step)
+        ahead = None if start is None else _check_start(model, start, samples, sigmas[0], start_at_step)
         settings = _check_options(options)
         config = replace(published(objective), **settings.numbers)
         watch = _Watch(picture, crop, pairs)
-        result, rows = _optimise(model, samples, prompt, sigmas, pairs, config, _masked(mask, crop), settings, watch)
+        result, rows = _optimise(
+            model, samples, prompt, sigmas, pairs, config, _masked(mask, crop), settings, watch, ahead
+        )
         _tell(result)
         batch = {**latent, "samples": rows, SIGMA_KEY: sigmas[result.level].item()}
         if "batch_index" in latent:
@@ -194,6 +203,18 @@ def _tell(result: DragResult) -> None:
     """Say in the log whether the handles arrived."""
     left = ", ".join(f"{distance:.1f}" for distance in result.remaining.tolist())
     logging.info(f"Drag Latent Optimize: {len(result.losses)} updates; cells left to the targets: {left}")
+
+
+def _check_start(model: Any, start: dict[str, Any], samples: Tensor, sigma: Tensor, start_at_step: int) -> Tensor:
+    """The samples of a start, which must be of the latent's size and noise level."""
+    ahead = single_latent(start, "start")
+    if ahead.shape != samples.shape:
+        raise InvalidInput(
+            f"start is of shape {tuple(ahead.shape)}, latent of {tuple(samples.shape)}; connect Drag Warp's LATENT of "
+            "the same latent"
+        )
+    check_noise_level(model, start, sigma, start_at_step, "start")
+    return ahead
 
 
 def _check_options(options: Any) -> _Options:
@@ -214,8 +235,13 @@ def _optimise(
     mask: Tensor | None,
     options: _Options,
     watch: OnDrag,
+    ahead: Tensor | None,
 ) -> tuple[DragResult, Tensor]:
     """The drag, and its two rows as a LATENT's samples."""
+
+    def noisy(latent: Tensor) -> Tensor:
+        return noisy_latent(model, latent.clone(), sigmas[0].clone()).to(backbone.device, torch.float32)
+
     with shadowed(model) as backbone:
         if options.checkpointing:
             backbone.enable_gradient_checkpointing()
@@ -223,12 +249,13 @@ def _optimise(
         result = drag_latent(
             up_block_features(backbone.up_blocks(), denoise, options.block),
             backbone.schedule,
-            noisy_latent(model, samples.clone(), sigmas[0].clone()).to(backbone.device, torch.float32),
+            noisy(samples),
             sigmas.clone().to(backbone.device),
             points,
             config,
             None if mask is None else mask.clone().to(backbone.device),
             watch,
+            None if ahead is None else noisy(ahead),
         )
         rows = as_latent(model, torch.cat([result.original, result.dragged]), sigmas[result.level].clone())
         assert rows is not None  # only at sigma 1, where no LATENT can have come from

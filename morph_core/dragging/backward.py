@@ -1,6 +1,6 @@
 """From where in a picture each place of the dragged one comes: fields that leave no hole, and do not fold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ Places = Callable[[Tensor], Tensor]
 """From places (P, 2) to others, in pixels; a `Backward` from those of the result to those that they come from."""
 Backward = Places
 
-PARTS = (1, 2, 4, 8, 16)  # into which a drag is cut until it does not fold
+PARTS = (1, 2, 4, 8, 16, 32)  # into which a drag is cut until it does not fold
 FOLDED = 0.01  # share of what moves that may fold: the field's kinks at control points
 GRID = 192  # places a side at which folds are looked for
 ITERATIONS, CLOSE = 100, 1e-7  # of an inverse, and when it is found
@@ -38,16 +38,25 @@ class Matter:
         return self.depth[y.clamp(0, height - 1), x.clamp(0, width - 1)]
 
 
-def backward_field(before: Tensor, after: Tensor, field: Field, matter: Matter, parts: int = 1) -> Backward:
-    """The field that takes `after` back to `before`, both (K, 2).
+def backward_fields(before: Tensor, after: Tensor, field: Field, matter: Matter, parts: int = 1) -> list[Backward]:
+    """The fields that take `after` back to `before`, both (K, 2), one after another, the last one first.
 
     "rigid" and "similarity" are `moving_least_squares` the other way round, the others the inverses of
-    `published_fields`. parts: cuts the way of each point into so many straight pieces, and goes back over one after
-    another. Each is a smaller move that folds less.
+    `published_fields`. parts: into how many straight pieces the way of each point is cut. Each is a smaller move, that
+    folds less.
     """
     ways = torch.linspace(0, 1, parts + 1, dtype=before.dtype).tolist()
     places = [torch.lerp(before, after, way) for way in ways]
-    pieces = [_back(start, end, field, matter) for start, end in zip(places[:-1], places[1:], strict=True)]
+    return [_back(*ends, field, matter) for ends in zip(places[:-1], places[1:], strict=True)]
+
+
+def faded_field(back: Backward, share: Places) -> Backward:
+    """The field by which places (P, 2) move only `share` (P,) as far."""
+    return lambda at: torch.lerp(at, back(at), share(at)[:, None])
+
+
+def after_another(pieces: Sequence[Backward]) -> Backward:
+    """The field back over all pieces of a way, given from its start to its end."""
 
     def back(at: Tensor) -> Tensor:
         for piece in reversed(pieces):
@@ -109,9 +118,7 @@ def _folded(
     back: Backward, moves: Callable[[Tensor], Tensor], size: tuple[int, int]
 ) -> tuple[float, tuple[float, float]]:
     """The share of what moves that is turned over, and the first such place."""
-    height, width = size
-    stride = max(1.0, max(size) / GRID)
-    places = pixel_middles((round(height / stride), round(width / stride))) * stride
+    places = grid_of(size)
     came = back(places.reshape(-1, 2))
     moved = moves(came).reshape(places.shape[:2])[:-1, :-1]
     came = came.reshape(places.shape)
@@ -121,6 +128,12 @@ def _folded(
         return 0.0, (0.0, 0.0)
     x, y = places[:-1, :-1][turned][0].tolist()
     return (turned.sum() / moved.sum()).item(), (x, y)
+
+
+def grid_of(size: tuple[int, int]) -> Tensor:
+    """(h, w, 2), the middles of all pixels, or of as many larger cells as are looked at of a large picture."""
+    stride = max(1.0, max(size) / GRID)
+    return pixel_middles((max(1, round(size[0] / stride)), max(1, round(size[1] / stride)))) * stride
 
 
 def pixel_middles(size: tuple[int, int]) -> Tensor:

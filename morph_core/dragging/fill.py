@@ -2,20 +2,32 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
-SWEEPS = 32  # at each resolution
+SWEEPS, FINE_SWEEPS = 64, 4  # at each resolution, and where it is fine: what is left to mend there is small
+FINE = 128  # pixels a side
 
 
 def filled(image: Tensor, hole: Tensor) -> Tensor:
     """The image with its hole filled smoothly from the border of the hole, as a membrane would (Laplace's equation).
 
-    image: (1, C, H, W). hole: (1, 1, H, W), bool. Solved from coarse to fine by relaxation. An image that is all hole
+    image: (B, C, H, W). hole: (1, 1, H, W), bool. Solved from coarse to fine by relaxation. An image that is all hole
     comes back as it is.
     """
     if hole.all() or not hole.any():
         return image
-    return torch.where(hole, _solved(image, (~hole).to(image)), image)
+    within = (..., *box_around(hole))
+    result = image.clone()
+    result[within] = torch.where(hole[within], _solved(image[within], (~hole[within]).to(image)), image[within])
+    return result
+
+
+def box_around(where: Tensor) -> tuple[slice, slice]:
+    """The rows and columns of what is True in (1, 1, H, W), and of a pixel more to each side."""
+    where = where[0, 0].nonzero()
+    low, high = where.amin(0).tolist(), where.amax(0).tolist()
+    rows, columns = (slice(max(0, first - 1), last + 2) for first, last in zip(low, high, strict=True))
+    return rows, columns
 
 
 def _solved(image: Tensor, known: Tensor) -> Tensor:
@@ -27,9 +39,10 @@ def _solved(image: Tensor, known: Tensor) -> Tensor:
     share = avg_pool2d(seen, 2)
     coarse = _solved(avg_pool2d(padded, 2) / share.clamp(min=1e-6), (share > 0).to(image))
     guess = interpolate(coarse, scale_factor=2, mode="bilinear")[..., :height, :width]
-    kernel = image.new_tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]]).div(4).expand(image.shape[1], 1, 3, 3)
-    result = torch.where(known > 0, image, guess)
-    for _ in range(SWEEPS):
-        around = conv2d(pad(result, (1, 1, 1, 1), mode="replicate"), kernel, groups=image.shape[1])
-        result = torch.where(known > 0, image, around)
+    is_known = known > 0
+    result = torch.where(is_known, image, guess)
+    for _ in range(SWEEPS if max(height, width) <= FINE else FINE_SWEEPS):
+        wide = pad(result, (1, 1, 1, 1), mode="replicate")
+        around = (wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]) / 4
+        result = torch.where(is_known, image, around)
     return result

@@ -1,18 +1,31 @@
 """What a drag by warping moves, and from where each place of the result comes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..errors import InvalidInput
-from .backward import Backward, Field, Matter, backward_field, pixel_middles, unfolded
+from .backward import (
+    Backward,
+    Field,
+    Matter,
+    after_another,
+    backward_fields,
+    faded_field,
+    grid_of,
+    pixel_middles,
+    unfolded,
+)
 from .points import SAME_PLACE, DragPoints, in_pixels
 from .regions import Region, regions_of
 
-STRIP = 1 << 18  # places whose origins are computed at a time
+STRIP = 1 << 16  # places whose origins are computed at a time
+MOST_PLACES = 1 << 20  # of a picture, above which they are computed on a grid
 SMOOTH = ("rigid", "similarity")
 NOWHERE = -1e6  # pixels
 
@@ -89,30 +102,30 @@ def _move_piece(region: Region, size: tuple[int, int], config: Warp, depth: Tens
     matter = Matter(pixel_middles(size)[region.mask], depth)
 
     def make(parts: int) -> Backward:
-        return backward_field(region.before, region.after, config.field, matter, parts)
+        return after_another(backward_fields(region.before, region.after, config.field, matter, parts))
 
     back = _whole(make, lambda places: _is_in(region.mask, places), size, config.field)
     return Move(region.mask, _came_from(back, size).nan_to_num(nan=NOWHERE), leaves=True)
 
 
 def _move_near(points: DragPoints, size: tuple[int, int], config: Warp, depth: Tensor | None) -> Move:
-    """Everything near the arrows; `nearness` falls over twice the way that they go, so that nothing folds."""
+    """Everything near the arrows; `nearness` falls over twice the longest, enough for one not to fold the picture."""
     handles, targets, pins = (in_pixels(places, size) for places in (points.handles, points.targets, points.pins))
     before, after = torch.cat([handles, pins]), torch.cat([targets, pins])
     core = config.radius * min(size)
     reach = core + 2 * (targets - handles).norm(dim=-1).max().item()
 
-    def moves(places: Tensor) -> Tensor:
-        return nearness(places, handles, targets, core, reach) > 0
+    def near(places: Tensor) -> Tensor:
+        return nearness(places, handles, targets, core, reach)
 
-    everywhere = pixel_middles(size).reshape(-1, 2)
-    matter = Matter(everywhere[moves(everywhere)], depth)
+    some = grid_of(size).reshape(-1, 2)
+    matter = Matter(some[near(some) > 0], depth)
 
     def make(parts: int) -> Backward:
-        back = backward_field(before, after, config.field, matter, parts)
-        return lambda at: torch.lerp(at, back(at), nearness(at, handles, targets, core, reach)[:, None])
+        pieces = backward_fields(before, after, config.field, matter, parts)
+        return after_another([faded_field(piece, near) for piece in pieces])
 
-    came = _came_from(_whole(make, moves, size, config.field), size)
+    came = _came_from(_whole(make, lambda places: near(places) > 0, size, config.field), size)
     return Move(torch.ones(size, dtype=torch.bool), torch.where(came.isnan(), pixel_middles(size), came), leaves=False)
 
 
@@ -123,8 +136,16 @@ def _whole(
 
 
 def _came_from(back: Backward, size: tuple[int, int]) -> Tensor:
-    places = pixel_middles(size).reshape(-1, 2)
-    return torch.cat([back(strip) for strip in places.split(STRIP)]).reshape(*size, 2)
+    """(H, W, 2). Of large pictures it is computed on a grid, between whose places a field is taken for straight."""
+    stride = math.ceil(math.sqrt(size[0] * size[1] / MOST_PLACES))
+    nodes = tuple((side - 1 + stride - 1) // stride + 1 for side in size)
+    places = (pixel_middles((nodes[0], nodes[1])) - 0.5) * stride + 0.5
+    came = torch.cat([back(strip) for strip in places.reshape(-1, 2).split(STRIP)]).reshape(*nodes, 2)
+    if stride == 1:
+        return came
+    between = [stride * (count - 1) + 1 for count in nodes]
+    fine = interpolate(came.movedim(-1, 0)[None], between, mode="bilinear", align_corners=True)
+    return fine[0].movedim(0, -1)[: size[0], : size[1]]
 
 
 def _is_in(piece: Tensor, places: Tensor) -> Tensor:

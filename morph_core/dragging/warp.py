@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 from ..errors import InvalidInput
 from .backward import pixel_middles
-from .fill import filled
+from .fill import box_around, filled
 from .moves import Move, Warp, moves_of
 from .points import DragPoints
 
@@ -60,14 +60,18 @@ def warp_image(
     `moves_of` does, and for a mask or depth of another size.
     """
     moves = _moves(image, points, mask, config, depth)
-    left = _left(moves, image)
-    result = filled(image, left).double()
+    left, result = _left(moves, image)
+    result = result.double()
     shares = torch.zeros_like(left, dtype=torch.float64)
     for move in moves:
         came, piece = move.came.to(image.device), move.piece.to(image.device)
         share = _read(piece[None, None].double(), came, "bilinear", "zeros") if move.leaves else _has_moved(came)
-        result = torch.lerp(result, _read(image.double(), came, "bicubic", "border").clamp(0, 1), share)
         shares = torch.maximum(shares, share)
+        if share.any():
+            rows, columns = box_around(share > 0)
+            seen = _read(image.double(), came[rows, columns], "bicubic", "border").clamp(0, 1)
+            within = (..., rows, columns)
+            result[within] = torch.lerp(result[within], seen, share[within])
     moved = shares > ROUNDING
     return Warped(result.to(image.dtype), left if left.any() else moved, moved, left & (shares < 1 - ROUNDING))
 
@@ -87,8 +91,8 @@ def warp_latent(
     """
     flat = latent.flatten(1, -3)
     moves = _moves(flat, points, mask, config, depth)
-    left = _left(moves, flat)
-    result = _with_detail(filled(flat, left), flat, left, seed)
+    left, base = _left(moves, flat)
+    result = _with_detail(base, flat, left, seed)
     moved = torch.zeros_like(left)
     for move in moves:
         came, piece = move.came.to(flat.device), move.piece.to(flat.device)
@@ -111,10 +115,14 @@ def _moves(
     return moves_of(on_cpu, moving, (shape[2], shape[3]), config or Warp(), near)
 
 
-def _left(moves: list[Move], like: Tensor) -> Tensor:
-    """(1, 1, H, W), the places that pieces leave."""
-    empty = torch.zeros(like.shape[2:], dtype=torch.bool)
-    return torch.stack([empty, *(move.piece for move in moves if move.leaves)]).any(0)[None, None].to(like.device)
+def _left(moves: list[Move], values: Tensor) -> tuple[Tensor, Tensor]:
+    """The places that pieces leave, (1, 1, H, W), and the values with each of them filled."""
+    left = torch.zeros(1, 1, *values.shape[2:], dtype=torch.bool, device=values.device)
+    for move in moves:
+        if move.leaves:
+            piece = move.piece.to(left.device)[None, None]
+            values, left = filled(values, piece), left | piece
+    return left, values
 
 
 def _has_moved(came: Tensor) -> Tensor:
@@ -124,7 +132,7 @@ def _has_moved(came: Tensor) -> Tensor:
 
 
 def _read(values: Tensor, came: Tensor, mode: str, padding: str) -> Tensor:
-    """(B, C, H, W), between cells but for "nearest"."""
+    """(B, C, h, w), of came (h, w, 2); between cells but for "nearest"."""
     height, width = values.shape[-2:]
     grid = (came / torch.tensor([width, height]).to(came) * 2 - 1)[None].expand(len(values), -1, -1, -1)
     return grid_sample(values, grid.to(values.dtype), mode=mode, padding_mode=padding, align_corners=False)

@@ -53,8 +53,10 @@ def remaining_sigmas(model: Any, scheduler: str, steps: int, start_at_step: int)
     return sigmas[start_at_step:]
 
 
-def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_at_step: int) -> None:
-    """Raise when a LATENT is not at the noise level of the step it is said to be at.
+def check_noise_level(
+    model: Any, latent: dict[str, Any], sigma: Tensor, start_at_step: int, name: str = "latent"
+) -> None:
+    """Raise when a LATENT is not at the noise level of the step it is said to be at. name: of the input, for errors.
 
     DDIM Invert leaves the level in the LATENT. All are judged by their deviation too, to which an image's latent and
     noise of this level add up: that finds clean latents and grossly other levels.
@@ -63,7 +65,7 @@ def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_a
     known = latent.get(SIGMA_KEY)
     if known is not None and abs(known - wanted) > TOLERANCE * wanted:
         raise InvalidInput(
-            f"latent was inverted to sigma {known:.3f} but start_at_step {start_at_step} is at sigma {wanted:.3f}; "
+            f"{name} was inverted to sigma {known:.3f} but start_at_step {start_at_step} is at sigma {wanted:.3f}; "
             "set steps, scheduler and start_at_step as in DDIM Invert"
         )
     spread = noisy_latent(model, latent["samples"], sigma).std().item()
@@ -71,7 +73,7 @@ def check_noise_level(model: Any, latent: dict[str, Any], sigma: Tensor, start_a
     least, most = 0.5 * wanted, 2 * scale  # half the noise; twice it and an image of unit variance
     if not least < spread < most:
         raise InvalidInput(
-            f"latent is not at start_at_step {start_at_step}: its deviation is {spread:.2f}, {least:.2f} to {most:.2f} "
+            f"{name} is not at start_at_step {start_at_step}: its deviation is {spread:.2f}, {least:.2f} to {most:.2f} "
             "was expected; connect DDIM Invert's output, with the same steps, scheduler and start_at_step"
         )
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from morph_pack.morph_core.dragging.backward import PARTS, Matter, backward_field, pixel_middles
+from morph_pack.morph_core.dragging.backward import PARTS, Matter, after_another, backward_fields, pixel_middles
 from morph_pack.morph_core.dragging.moves import Warp, moves_of
 from morph_pack.morph_core.dragging.moving_least_squares import moving_least_squares
 from morph_pack.morph_core.dragging.points import DragPoints
@@ -17,6 +17,10 @@ from morph_pack.morph_core.errors import InvalidInput
 PLACES = pixel_middles((20, 30)).reshape(-1, 2)
 CONTROLS = torch.tensor([[4.0, 5.0], [20.0, 6.0], [11.0, 15.0]], dtype=torch.float64)
 EXACT = {"rtol": 0, "atol": 1e-9}
+
+
+def backward_field(*given):
+    return after_another(backward_fields(*given))
 
 
 def turned(places, angle, size=1.0, about=(7.0, 3.0)):

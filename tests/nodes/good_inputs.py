@@ -95,6 +95,15 @@ def drag(model: Any) -> dict[str, Any]:
         **{"points": '[{"x": 8, "y": 8}, {"x": 24, "y": 24}]', "objective": "DragDiffusion"},
         **{"steps": 10, "scheduler": "ddim_uniform", "start_at_step": 3},
         "options": drag_options(iterations=1, gradient_checkpointing=True),
+        "start": {"samples": 3 * normal(1, 4, 8, 8, seed=1)},
+    }
+
+
+def warp(model: Any) -> dict[str, Any]:
+    return {
+        **{"image": pictures(2, size=32, channels=4), "mask": half(32), "depth": pictures(1, size=32)},
+        **{"points": '[{"x": 8, "y": 8}, {"x": 12, "y": 10}]', "latent": masked(normal(1, 4, 8, 8))},
+        **{"field": "nearest", "radius": 0.25, "repaint": "all that moved, too", "rim": 1},
     }
 
 
@@ -151,6 +160,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         **dict.fromkeys(input_names("DragOptions"), -1),
         **{"feature_block": "second to last up block", "gradient_checkpointing": False},
     },
+    "DragWarp": warp,
     "LoadToyModel": lambda model: {"network": "transformer"},
     "ToyDrawing": lambda model: {
         **{"animal": "cat", "colour": "red", "mood": "happy", "background": "mint"},

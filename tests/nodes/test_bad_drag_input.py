@@ -41,7 +41,13 @@ POINTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "points that are none": ('{"v": 1, "points": {"handle": [0, 0]}}', ("must be JSON like",)),
     "a number": ("7", ("must be JSON like",)),
     "null": ("null", ("must be JSON like",)),
-    "another version": ('{"v": 2, "points": []}', ("version 2", "update")),
+    "another version": ('{"v": 3, "points": []}', ("version 3", "update")),
+    "a pin outside": (
+        '{"v": 2, "points": [{"handle": [0, 0], "target": [1, 0]}], "pins": [[0.5, 2]]}',
+        ("pin 1", "outside"),
+    ),
+    "pins that are none": ('{"v": 2, "points": [{"handle": [0, 0], "target": [1, 0]}], "pins": 1}', ("pins must be",)),
+    "pins alone": ('{"v": 2, "points": [], "pins": [[0.5, 0.5]]}', ("empty", "pick a handle")),
     "a long version": (json.dumps({"v": "x" * 10_000, "points": []}), ("version 'xxx", "update")),
     "no JSON": ("here, then there", ("not JSON", "pick the points anew")),
     "Python": ("[{'x': 1, 'y': 1}]", ("not JSON", "pick the points anew")),
@@ -55,18 +61,20 @@ POINTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.parametrize("node", ["DragLatentOptimize", "DragWarp"])
 @pytest.mark.parametrize("kind", POINTS)
-def test_points(model: Any, kind: str) -> None:
+def test_points(model: Any, kind: str, node: str) -> None:
     points, patterns = POINTS[kind]
-    message = refusal(model, "DragLatentOptimize", points=points)
+    message = refusal(model, node, points=points)
     assert_says(message, "^points", *patterns)
     assert len(message) < 500
 
 
+@pytest.mark.parametrize("node", ["DragLatentOptimize", "DragWarp"])
 @pytest.mark.parametrize("points", [None, 7, [{"x": 1, "y": 1}]], ids=["None", "number", "list"])
-def test_points_that_are_no_text(model: Any, points: Any) -> None:
+def test_points_that_are_no_text(model: Any, points: Any, node: str) -> None:
     """Values of links may be anything."""
-    assert_says(refusal(model, "DragLatentOptimize", points=points), "^points must be text")
+    assert_says(refusal(model, node, points=points), "^points must be text")
 
 
 def spotted(value: float) -> torch.Tensor:
@@ -87,8 +95,9 @@ def spotted(value: float) -> torch.Tensor:
     ],
     ids=["another size", "another shape", "batch", "NaN", "one NaN", "infinite"],
 )
-def test_masks(model: Any, mask: Any, patterns: tuple[str, ...]) -> None:
-    assert_says(refusal(model, "DragLatentOptimize", mask=mask), "^mask ", *patterns)
+@pytest.mark.parametrize("node", ["DragLatentOptimize", "DragWarp"])
+def test_masks(model: Any, mask: Any, patterns: tuple[str, ...], node: str) -> None:
+    assert_says(refusal(model, node, mask=mask), "^mask ", *patterns)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +173,16 @@ def test_drag_options_out_of_range(model: Any, name: str) -> None:
 @pytest.mark.parametrize("options", [{}, 5, "published"])
 def test_drag_options_of_another_making(model: Any, options: Any) -> None:
     assert_says(refusal(model, "DragLatentOptimize", options=options), "^options must come from Drag Options")
+
+
+@pytest.mark.parametrize(
+    ("start", "patterns"),
+    [
+        ({"samples": 3 * torch.ones(1, 4, 8, 6)}, (r"\(1, 4, 8, 6\)", r"\(1, 4, 8, 8\)", "Drag Warp")),
+        ({"samples": torch.zeros(1, 4, 8, 8)}, ("is not at start_at_step 3", "deviation")),
+        ({"samples": torch.zeros(2, 4, 8, 8)}, ("one image", "batch of 2")),
+    ],
+    ids=["another size", "another noise level", "batch"],
+)
+def test_starts(model: Any, start: Any, patterns: tuple[str, ...]) -> None:
+    assert_says(refusal(model, "DragLatentOptimize", start=start), "^start ", *patterns)

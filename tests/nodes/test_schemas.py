@@ -30,6 +30,7 @@ NAMES = {
     "MorphDragBlendConditioning": "Blend Conditioning",
     "MorphDragDragLatentOptimize": "Drag Latent Optimize",
     "MorphDragDragOptions": "Drag Options",
+    "MorphDragDragWarp": "Drag Warp",
     "MorphDragLoadToyModel": "Load Toy Model",
     "MorphDragToyDrawing": "Toy Drawing",
 }
@@ -85,8 +86,8 @@ def test_fields_of_newer_comfyuis_are_there_where_they_are_known() -> None:
         schema = cls.GET_SCHEMA()
         if "search_aliases" in known:
             assert schema.search_aliases, schema.node_id
-    picker = NODE_CLASS_MAPPINGS["MorphDragDragLatentOptimize"].GET_SCHEMA()
-    assert getattr(picker, "has_intermediate_output", True)
+    for picker in ("MorphDragDragLatentOptimize", "MorphDragDragWarp"):
+        assert getattr(NODE_CLASS_MAPPINGS[picker].GET_SCHEMA(), "has_intermediate_output", True)
 
 
 def test_a_field_that_no_comfyui_knows_is_an_error() -> None:
