@@ -1,5 +1,5 @@
 /**
- * An editor for pairs of points on an image: a DOM element that takes a text and an image, and reports edits. It tells
+ * An editor for pairs of points and pins on an image: a DOM element that takes a text and an image, and reports edits. It tells
  * the DOM's events to picker_update.js, does what that answers, and draws the state. It knows nothing of ComfyUI.
  */
 
@@ -7,7 +7,7 @@ import { PairNumbers } from "./pair_numbers.js";
 import { arrowsOf } from "./picker_arrows.js";
 import { buildPickerElements } from "./picker_elements.js";
 import { isOverImage, placeUnder } from "./picker_pointer.js";
-import { EMPTY, isDragging, isEditable, shownPairs } from "./picker_state.js";
+import { EMPTY, isDragging, isEditable, shownPoints } from "./picker_state.js";
 import { update } from "./picker_update.js";
 import { hintOf, messageOf } from "./picker_words.js";
 import { PictureView } from "./picture_view.js";
@@ -134,7 +134,7 @@ export class PointPicker {
     const { drawing } = this._parts;
     if (effect.type === "change") this._onChange(effect.text);
     else if (effect.type === "endEdit") this._onEditEnd();
-    else if (effect.type === "hover") drawing.classList.toggle("on-end", effect.isOnEnd);
+    else if (effect.type === "hover") drawing.classList.toggle("on-mark", effect.isOnMark);
     else if (effect.type === "capture" && source instanceof PointerEvent) drawing.setPointerCapture(source.pointerId);
     else if (effect.type === "consume") {
       source?.preventDefault();
@@ -143,7 +143,7 @@ export class PointPicker {
   }
 
   _listen() {
-    const { stage, drawing, clear, swap } = this._parts;
+    const { stage, drawing, clear, swap, pin } = this._parts;
     drawing.addEventListener("pointerdown", (event) => this._press(event));
     drawing.addEventListener("pointermove", (event) => this._move(event));
     drawing.addEventListener("pointerup", (event) => {
@@ -158,6 +158,10 @@ export class PointPicker {
     stage.addEventListener("blur", () => this._send({ type: "letGo" }));
     clear.addEventListener("click", () => this._send({ type: "clear" }));
     swap.addEventListener("click", () => this._send({ type: "swap" }));
+    pin.addEventListener("click", () => {
+      this._send({ type: "pin" });
+      stage.focus({ preventScroll: true }); // there Enter sets it and Escape gives it up
+    });
   }
 
   /** @param {PointerEvent} event */
@@ -165,7 +169,8 @@ export class PointPicker {
     const isClick = event.button === 0 && !event.ctrlKey; // with Control it is a Mac's right click
     if (!isClick || !event.isPrimary || !isEditable(this._state)) return;
     this._parts.stage.focus({ preventScroll: true }); // first, for it enters a number that is being typed
-    this._sendPointer("press", event);
+    const pointer = this._pointerOf(event);
+    if (pointer) this._send({ type: "press", pointer, shiftKey: event.shiftKey }, event);
   }
 
   /** @param {PointerEvent} event */
@@ -183,7 +188,7 @@ export class PointPicker {
   }
 
   /**
-   * @param {"press" | "release" | "remove"} type
+   * @param {"release" | "remove"} type
    * @param {MouseEvent} event
    */
   _sendPointer(type, event) {
@@ -215,8 +220,8 @@ export class PointPicker {
   // The view
 
   _draw() {
-    const { root, drawing, stage, clear, swap } = this._parts;
-    const { readOnlyReason, text, gesture, pairs } = this._state;
+    const { root, drawing, stage, clear, swap, pin } = this._parts;
+    const { readOnlyReason, text, gesture, pairs, isPinning } = this._state;
     root.classList.toggle("read-only", Boolean(readOnlyReason));
     stage.setAttribute("aria-disabled", String(!isEditable(this._state)));
     const frame = this._boxSize.includes(0) ? null : this._frame;
@@ -225,6 +230,8 @@ export class PointPicker {
     this._showNumbers();
     clear.disabled = Boolean(readOnlyReason) || (text === "" && !gesture);
     swap.disabled = !isEditable(this._state) || pairs.length === 0;
+    pin.disabled = !isEditable(this._state);
+    pin.ariaPressed = String(isPinning);
   }
 
   _showMessage() {
@@ -239,7 +246,7 @@ export class PointPicker {
     const { hint } = this._parts;
     const { selected } = this._state;
     if (selected && isEditable(this._state)) {
-      this._numbers.show(shownPairs(this._state)[selected.index], selected.index, this._state.imageSize);
+      this._numbers.show(shownPoints(this._state), selected, this._state.imageSize);
       hint.hidden = true;
     } else {
       this._numbers.hide();
