@@ -13,7 +13,7 @@ import { distance, normalisedToBox } from "./point_geometry.js";
 const SVG = "http://www.w3.org/2000/svg";
 const HANDLE_RADIUS = 9;
 const TARGET_RADIUS = 7;
-const PIN_RADIUS = 6;
+const PIN_RADIUS = 7;
 export const PIN_COLOUR = "#fff";
 const ARROW_LENGTH = 9;
 const ARROW_WIDTH = 5;

@@ -7,11 +7,13 @@ import { PairNumbers } from "./pair_numbers.js";
 import { arrowsOf } from "./picker_arrows.js";
 import { buildPickerElements } from "./picker_elements.js";
 import { isOverImage, placeUnder } from "./picker_pointer.js";
-import { EMPTY, isDragging, isEditable, shownPoints } from "./picker_state.js";
+import { EMPTY, isDragging, isEditable, pulledPoints, shownPoints } from "./picker_state.js";
 import { update } from "./picker_update.js";
 import { hintOf, messageOf } from "./picker_words.js";
 import { PictureView } from "./picture_view.js";
 import { clientToBox, letterbox, normalisedToPixels } from "./point_geometry.js";
+import { followPreview, isPreviewOn, togglePreview, unfollowPreview } from "./preview_choice.js";
+import { WarpPreview } from "./warp_preview.js";
 
 /**
  * @typedef {import("./picker_state.js").Effect} Effect
@@ -41,25 +43,30 @@ export class PointPicker {
     this._unit = 1;
 
     this._parts = buildPickerElements();
+    this._preview = new WarpPreview(this._parts);
     this._picture = new PictureView(this._parts.image, this._parts.mask, () => {
+      this._preview.forget();
       this._send({ type: "image", size: this._picture.size });
     });
     this._numbers = new PairNumbers(this._parts, (end, pixels) => this._send({ type: "enter", end, pixels }));
     /** The editor; it fills whatever it is put in. */
     this.element = this._parts.root;
     this._listen();
-    this._resizes = new ResizeObserver(() => this._draw());
+    this._redraw = () => this._draw();
+    this._resizes = new ResizeObserver(this._redraw);
     this._draw();
   }
 
-  /** Follow the element's size, from when it is in view until `disconnect`. */
+  /** Follow the element's size and the choice of a preview, from when it is in view until `disconnect`. */
   connect() {
     this._resizes.observe(this._parts.stage);
+    followPreview(this._redraw);
   }
 
   /** Hold on to nothing while out of view; the element is the caller's to remove. */
   disconnect() {
     this._resizes.disconnect();
+    unfollowPreview(this._redraw);
     this._send({ type: "cancel" });
   }
 
@@ -143,7 +150,7 @@ export class PointPicker {
   }
 
   _listen() {
-    const { stage, drawing, clear, swap, pin } = this._parts;
+    const { stage, drawing, clear, swap, pin, previewSwitch } = this._parts;
     drawing.addEventListener("pointerdown", (event) => this._press(event));
     drawing.addEventListener("pointermove", (event) => this._move(event));
     drawing.addEventListener("pointerup", (event) => {
@@ -158,6 +165,7 @@ export class PointPicker {
     stage.addEventListener("blur", () => this._send({ type: "letGo" }));
     clear.addEventListener("click", () => this._send({ type: "clear" }));
     swap.addEventListener("click", () => this._send({ type: "swap" }));
+    previewSwitch.addEventListener("click", togglePreview);
     pin.addEventListener("click", () => {
       this._send({ type: "pin" });
       stage.focus({ preventScroll: true }); // there Enter sets it and Escape gives it up
@@ -220,18 +228,26 @@ export class PointPicker {
   // The view
 
   _draw() {
-    const { root, drawing, stage, clear, swap, pin } = this._parts;
+    const { root, drawing, stage, clear, swap, pin, previewSwitch } = this._parts;
     const { readOnlyReason, text, gesture, pairs, isPinning } = this._state;
     root.classList.toggle("read-only", Boolean(readOnlyReason));
     stage.setAttribute("aria-disabled", String(!isEditable(this._state)));
     const frame = this._boxSize.includes(0) ? null : this._frame;
     drawing.replaceChildren(...(frame ? arrowsOf(this._state, frame, this._unit) : []));
+    this._showPull();
     this._showMessage();
     this._showNumbers();
     clear.disabled = Boolean(readOnlyReason) || (text === "" && !gesture);
     swap.disabled = !isEditable(this._state) || pairs.length === 0;
     pin.disabled = !isEditable(this._state);
     pin.ariaPressed = String(isPinning);
+    previewSwitch.ariaPressed = String(isPreviewOn());
+  }
+
+  _showPull() {
+    const points = isPreviewOn() ? pulledPoints(this._state) : null;
+    const isBounded = this._picture.isMaskShown && this._maskNote === ""; // else the mask has no effect
+    this._preview.show(points && { points, isBounded });
   }
 
   _showMessage() {
