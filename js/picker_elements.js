@@ -44,7 +44,7 @@ function buildDetails() {
 
 function buildTools() {
   const swap = made("button", { type: "button" });
-  swap.append("Swap", made("span", { className: "if-wide", textContent: " direction" }));
+  swap.append("Swap", made("span", { className: "if-wider", textContent: " direction" }));
   swap.title = "Exchange handle and target: of the selected pair, or of all when none is selected";
   const pin = made("button", { type: "button", textContent: "Pin" });
   pin.title = "The next click sets a pin: what lies there is to stay where it is. So does a click with Shift";

@@ -32,8 +32,8 @@ export function hintOf(state, maskNote) {
   if (state.gesture?.kind === "pin") return "Let go to set the pin. Esc cancels.";
   if (state.gesture) return "Now its target: click or drag. Esc cancels.";
   if (maskNote) return maskNote;
-  if (state.pairs.length === 0) return "Click a handle, then its target, or drag. Shift+click sets a pin.";
-  return "Drag ends to move them, right click removes. Shift+click sets a pin.";
+  if (state.pairs.length === 0) return "Click a handle, then its target, or drag. Shift+click to pin.";
+  return "Drag ends to move, right click to remove, Shift+click to pin.";
 }
 
 /** @param {State} state */

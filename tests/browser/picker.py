@@ -45,6 +45,10 @@ ADD_NODES = """([kind, place, links, image]) => {
     return node.id;
 }"""
 WIDGET = "([id, name]) => app.canvas.graph.getNodeById(id).widgets.find((widget) => widget.name === name)"
+SHOW_IMAGE = """(image) => {
+    app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
+    app.canvas.setDirty(true, true);
+}"""
 SHOW_AT = """([scale, id]) => {
     const { ds } = app.canvas;
     ds.scale = scale;

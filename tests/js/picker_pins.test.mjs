@@ -159,7 +159,7 @@ test("the words know pins", () => {
   assert.equal(say(pinnedTextOf([A, B], [PIN])), "Connect. 2 pairs of points and 1 pin kept.");
   assert.equal(say(pinnedTextOf([], [PIN, OTHER])), "Connect. 2 pins kept.");
   const session = new Session();
-  assert.match(hintOf(session.state, ""), /Shift\+click sets a pin/);
+  assert.match(hintOf(session.state, ""), /Shift\+click to pin/);
   session.send({ type: "pin" });
   assert.match(hintOf(session.state, ""), /^Click what must stay/);
   session.press(PIN);

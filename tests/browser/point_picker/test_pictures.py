@@ -8,13 +8,21 @@ import pytest
 from PIL import Image, ImageOps
 
 from morph_tests.browser.driver import ComfyPage
-from morph_tests.browser.picker import NODE, A, B, C, Picker, add_node, near, places_in, show_at, write_turned_images
+from morph_tests.browser.picker import (
+    NODE,
+    SHOW_IMAGE,
+    A,
+    B,
+    C,
+    Picker,
+    add_node,
+    near,
+    places_in,
+    show_at,
+    write_turned_images,
+)
 from morph_tests.comfy_host import ComfyHost
 
-SHOW_IMAGE = """(image) => {
-    app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
-    app.canvas.setDirty(true, true);
-}"""
 SHOWS = """([size, places, colours]) => {
     const image = document.querySelector(".morph-point-picker .stage > img");
     if (!image?.complete || String([image.naturalWidth, image.naturalHeight]) !== String(size)) return false;
