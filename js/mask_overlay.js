@@ -26,7 +26,7 @@ export function drawMask(canvas, alpha) {
 }
 
 /**
- * Which pixels are masked by half or more, of a tinted canvas at another size.
+ * Which pixels are masked, however little, of a tinted canvas at another size.
  * @param {HTMLCanvasElement} canvas
  * @param {{width: number, height: number}} size
  * @returns {Uint8Array} 1 or 0 for each
@@ -37,7 +37,7 @@ export function maskedPixels(canvas, { width, height }) {
   const context = /** @type {CanvasRenderingContext2D} */ (scaled.getContext("2d", { willReadFrequently: true }));
   context.drawImage(canvas, 0, 0, width, height);
   const { data } = context.getImageData(0, 0, width, height);
-  return Uint8Array.from({ length: width * height }, (_, at) => (data[4 * at + 3] >= (255 * OPACITY) / 2 ? 1 : 0));
+  return Uint8Array.from({ length: width * height }, (_, at) => (data[4 * at + 3] > VISIBLE ? 1 : 0));
 }
 
 /** @param {Uint8ClampedArray} data */

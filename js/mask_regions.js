@@ -60,6 +60,17 @@ function widen(box, x, y) {
 }
 
 /**
+ * @param {Regions} regions
+ * @param {number} label
+ * @param {number} x
+ * @param {number} y
+ */
+export function isInRegion({ labels, width, height }, label, x, y) {
+  if (x < 0 || y < 0 || x >= width || y >= height) return false;
+  return labels[Math.floor(y) * width + Math.floor(x)] === label;
+}
+
+/**
  * The region that a place lies in, or the nearest one within reach.
  * @param {Regions} regions
  * @param {Point} place
@@ -71,10 +82,10 @@ export function regionAt({ labels, width, height }, [x, y]) {
   if (labels[row * width + column]) return labels[row * width + column];
   const reach = REACH * Math.max(width, height);
   let [found, nearest] = [0, reach];
-  for (let j = Math.max(Math.floor(y - reach), 0); j < Math.min(y + reach, height); j++) {
-    for (let i = Math.max(Math.floor(x - reach), 0); i < Math.min(x + reach, width); i++) {
+  for (let j = Math.max(Math.ceil(row - reach), 0); j <= Math.min(row + reach, height - 1); j++) {
+    for (let i = Math.max(Math.ceil(column - reach), 0); i <= Math.min(column + reach, width - 1); i++) {
       const label = labels[j * width + i];
-      const away = label ? Math.hypot(i + 0.5 - x, j + 0.5 - y) : Infinity;
+      const away = label ? Math.hypot(i - column, j - row) : Infinity;
       if (away > nearest || (away === nearest && found)) continue;
       [found, nearest] = [label, away];
     }
@@ -83,7 +94,7 @@ export function regionAt({ labels, width, height }, [x, y]) {
 }
 
 /**
- * The regions that have a pair, in the order of their first ones. Points that no region is near to pull nothing.
+ * The regions that have a pair, in the order of their numbers. Points that no region is near to pull nothing.
  * @param {Regions} regions
  * @param {Points} points
  * @returns {Pull[]}
@@ -98,5 +109,5 @@ export function pullsOf(regions, { pairs, pins }) {
   }
   byLabel.delete(0);
   for (const pin of pins) byLabel.get(regionAt(regions, pin))?.pins.push(pin);
-  return [...byLabel].map(([label, points]) => ({ label, points }));
+  return [...byLabel].map(([label, points]) => ({ label, points })).sort((a, b) => a.label - b.label);
 }

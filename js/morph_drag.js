@@ -122,6 +122,7 @@ function attachPicker(node) {
       const isHidden = !isTextBeingLinked();
       if (points.hidden !== isHidden) points.hidden = isHidden;
       picker.setZoom(app.canvas.ds.scale);
+      picker.setRadius(radiusOf(node));
       showImage(picker, node, lastRun);
       picker.setValue(/** @type {string} */ (points.value));
       picker.setReadOnly(isLinked(node, "points") ? POINTS_FROM_LINK : null);
@@ -149,6 +150,15 @@ function hideText(points, picker) {
   // Older ones leave room for hidden widgets.
   points.computeLayoutSize = () => ({ minHeight: 0, maxHeight: 0, minWidth: 0 });
   Object.defineProperty(points, "y", { get: () => picker.y, set() {}, enumerable: true, configurable: true });
+}
+
+/**
+ * @param {Comfy.GraphNode} node
+ * @returns {number | undefined} what its widget says, where it has one
+ */
+function radiusOf(node) {
+  const value = node.widgets?.find((widget) => widget.name === "radius")?.value;
+  return typeof value === "number" ? value : undefined;
 }
 
 /** Vue nodes have a socket only in a row that is shown: that of `points` is while a text looks for an input. */

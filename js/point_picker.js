@@ -41,6 +41,8 @@ export class PointPicker {
     this._placeholder = "";
     this._maskNote = "";
     this._unit = 1;
+    /** @type {number | undefined} */
+    this._radius = undefined;
 
     this._parts = buildPickerElements();
     this._preview = new WarpPreview(this._parts);
@@ -68,6 +70,7 @@ export class PointPicker {
     this._resizes.disconnect();
     unfollowPreview(this._redraw);
     this._send({ type: "cancel" });
+    this._preview.forget();
   }
 
   /**
@@ -117,6 +120,14 @@ export class PointPicker {
     if (Math.abs(unit - this._unit) < 0.001) return;
     this._unit = unit;
     this._draw();
+  }
+
+  /**
+   * Tell how far around a pull the picture moves where no mask bounds it.
+   * @param {number | undefined} radius a share of its shorter side; undefined is the usual
+   */
+  setRadius(radius) {
+    this._radius = radius;
   }
 
   // Events and effects
@@ -247,7 +258,7 @@ export class PointPicker {
   _showPull() {
     const points = isPreviewOn() ? pulledPoints(this._state) : null;
     const isBounded = this._picture.isMaskShown && this._maskNote === ""; // else the mask has no effect
-    this._preview.show(points && { points, isBounded });
+    this._preview.show(points && { points, isBounded, radius: this._radius });
   }
 
   _showMessage() {

@@ -11,7 +11,8 @@
  *   corners come from, x and y in turn, row by row
  */
 
-import { steadyField } from "./warp_field.js";
+import { isInRegion } from "./mask_regions.js";
+import { pieceField } from "./warp_field.js";
 
 const LARGEST_CELL = 8; // pixels
 const CELLS = 32; // at least so many along the shorter side, a fraction of what a pull takes to fade out
@@ -34,22 +35,22 @@ export function drawWarped(drawn, picture, field) {
 }
 
 /**
- * A picture whose regions are pulled. What a region leaves uncovered is hatched; what is pulled last lies on top.
+ * A picture whose regions are pulled. What a region leaves uncovered is hatched. Of regions that meet the later one lies on top.
  * @param {Pixels} drawn of the picture's size
  * @param {Pixels} picture
  * @param {Regions} regions of the same size
  * @param {Pull[]} pulls
  */
 export function drawMoved(drawn, picture, regions, pulls) {
-  const { labels, boxes, width, height } = regions;
+  const { boxes, width, height } = regions;
   drawn.data.set(picture.data);
   for (const { label } of pulls) hatch(drawn, regions, label);
   for (const { label, points } of pulls) {
     const show = (/** @type {number} */ at, /** @type {number} */ x, /** @type {number} */ y) => {
-      if (x < 0 || y < 0 || x >= width || y >= height) return;
-      if (labels[Math.floor(y) * width + Math.floor(x)] === label) sample(picture, x, y, drawn.data, 4 * at);
+      if (isInRegion(regions, label, x, y)) sample(picture, x, y, drawn.data, 4 * at);
     };
-    for (const cell of cellsOf(picture, steadyField(points))) {
+    const field = pieceField(points, [width, height], ([x, y]) => isInRegion(regions, label, x, y));
+    for (const cell of cellsOf(picture, field)) {
       if (reaches(cell, boxes[label])) forEachPixel(cell, show, width);
     }
   }

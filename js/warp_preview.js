@@ -5,8 +5,10 @@
  * @typedef {import("./mask_regions.js").Regions} Regions
  * @typedef {import("./point_geometry.js").Point} Point
  * @typedef {import("./point_value.js").Points} Points
- * @typedef {{points: Points, isBounded: boolean}} Pull points normalised; whether the mask bounds what moves
- * @typedef {{pixels: ImageData, regions: Regions | null}} Picture the regions once they are asked for
+ * @typedef {{points: Points, isBounded: boolean, radius?: number}} Pull points normalised; whether the mask bounds what
+ *   moves; else how far around the pulls everything does, as a share of the shorter side
+ * @typedef {{pixels: ImageData, warped: ImageData, regions: Regions | null}} Picture plain, as it was drawn
+ *   last, and the regions of its mask once they are asked for
  */
 
 import { maskedPixels } from "./mask_overlay.js";
@@ -30,16 +32,14 @@ export class WarpPreview {
     this._frame = 0;
   }
 
-  /**
-   * @param {Pull | null} pull null shows the plain picture
-   */
+  /** @param {Pull | null} pull null shows the plain picture */
   show(pull) {
     this._pull = pull;
     if (pull === null) this._hide();
     else if (!this._frame) this._frame = requestAnimationFrame(() => this._draw());
   }
 
-  /** Another picture is shown now, or none. */
+  /** Keep nothing of the picture: another one is shown now, or none. */
   forget() {
     this._picture = null;
     this._canvas.hidden = true;
@@ -55,23 +55,17 @@ export class WarpPreview {
     this._frame = 0;
     this._picture ??= pictureOf(this._image);
     if (!this._pull || !this._picture) return;
-    const { pixels } = this._picture;
+    const { pixels, warped } = this._picture;
     const points = pointsOn(pixels, this._pull.points);
-    const drawn = new ImageData(pixels.width, pixels.height);
     if (this._pull.isBounded) {
       this._picture.regions ??= regionsOf(maskedPixels(this._mask, pixels), pixels.width, pixels.height);
-      drawMoved(drawn, pixels, this._picture.regions, pullsOf(this._picture.regions, points));
+      drawMoved(warped, pixels, this._picture.regions, pullsOf(this._picture.regions, points));
     } else {
-      drawWarped(drawn, pixels, fadingField(points, [pixels.width, pixels.height]));
+      drawWarped(warped, pixels, fadingField(points, [pixels.width, pixels.height], this._pull.radius));
     }
-    this._show(drawn);
-  }
-
-  /** @param {ImageData} drawn */
-  _show(drawn) {
-    if (this._canvas.width !== drawn.width) this._canvas.width = drawn.width;
-    if (this._canvas.height !== drawn.height) this._canvas.height = drawn.height;
-    this._canvas.getContext("2d")?.putImageData(drawn, 0, 0);
+    if (this._canvas.width !== pixels.width) this._canvas.width = pixels.width;
+    if (this._canvas.height !== pixels.height) this._canvas.height = pixels.height;
+    this._canvas.getContext("2d")?.putImageData(warped, 0, 0);
     this._canvas.hidden = false;
   }
 }
@@ -90,7 +84,7 @@ function pictureOf(image) {
   try {
     context?.drawImage(image, 0, 0, canvas.width, canvas.height);
     const pixels = context?.getImageData(0, 0, canvas.width, canvas.height);
-    return pixels ? { pixels, regions: null } : null;
+    return pixels ? { pixels, warped: new ImageData(pixels.width, pixels.height), regions: null } : null;
   } catch {
     return null; // it comes from elsewhere, or is no image after all
   }

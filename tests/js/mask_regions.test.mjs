@@ -36,9 +36,10 @@ test("a place means the region it lies in, or the nearest within a 32nd of the l
   const regions = squares();
   assert.equal(regionAt(regions, [24.9, 24.9]), 1);
   assert.equal(regionAt(regions, [35, 10]), 2);
-  assert.equal(regionAt(regions, [26, 10]), 1, "1.5 from the middle of the last pixel");
+  assert.equal(regionAt(regions, [26.9, 10]), 1, "two pixels further");
   assert.equal(regionAt(regions, [27, 10]), 0);
-  assert.equal(regionAt(regions, [33.6, 10]), 2);
+  assert.equal(regionAt(regions, [33, 10]), 2);
+  assert.equal(regionAt(regions, [26, 4]), 0, "and as many up");
   assert.equal(regionAt(regions, [64, 32]), 0, "the far corner lies on the picture");
 });
 
@@ -53,8 +54,8 @@ test("points pull the region they mean; pins alone pull none, others than these 
     [63, 1],
   ];
   assert.deepEqual(pullsOf(squares(), { pairs: [first, second, third, stray], pins }), [
-    { label: 2, points: { pairs: [first, third], pins: [pins[0]] } },
     { label: 1, points: { pairs: [second], pins: [pins[1]] } },
+    { label: 2, points: { pairs: [first, third], pins: [pins[0]] } },
   ]);
   assert.deepEqual(pullsOf(squares(), { pairs: [], pins }), []);
 });

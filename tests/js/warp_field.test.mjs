@@ -4,7 +4,8 @@ import { test } from "node:test";
 import { distance } from "../../js/point_geometry.js";
 import { fadingField, movingLeastSquares, steadyField } from "../../js/warp_field.js";
 
-const SIZE = [320, 160]; // within 20 pixels of a pull all goes along
+const SIZE = [320, 160];
+const RADIUS = 1 / 8; // within 20 pixels of a pull all goes along
 const CONTROLS = [
   [40, 30],
   [250, 80],
@@ -82,7 +83,7 @@ test("controls at one place, and places at a control, have finite images", () =>
 });
 
 test("without a mask a pull fades out: whole near its way, none beyond it", () => {
-  const field = fadingField({ pairs: [{ handle: [100, 80], target: [130, 80] }], pins: [] }, SIZE);
+  const field = fadingField({ pairs: [{ handle: [100, 80], target: [130, 80] }], pins: [] }, SIZE, RADIUS);
   for (const place of [
     [130, 80],
     [100, 80],
@@ -111,7 +112,7 @@ test("several pulls fade by the nearest way and reach as far as the longest allo
     { handle: [40, 80], target: [44, 80] },
     { handle: [260, 80], target: [260, 110] },
   ];
-  const field = fadingField({ pairs, pins: [[160, 20]] }, SIZE);
+  const field = fadingField({ pairs, pins: [[160, 20]] }, SIZE, RADIUS);
   assertClose(field([44, 80]), [40, 80]);
   assertClose(field([260, 110]), [260, 80]);
   assert.notDeepEqual(field([44, 159]), [44, 159]);
