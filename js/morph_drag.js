@@ -1,5 +1,5 @@
 /**
- * Gives Drag Latent Optimize its point picker. The text widget `points` keeps the value, its place in the workflow file
+ * Gives the nodes that drag their point picker. The text widget `points` keeps the value, its place in the workflow file
  * and its input socket; it is hidden while the picker stands in for it.
  *
  * What the picker shows is looked up whenever ComfyUI draws a frame, and every change of the graph makes it draw one.
@@ -16,7 +16,7 @@ import { isAlphaOf, isLinked, keyOf, loadedFile, locatorOf, originOf } from "./u
  * @typedef {import("./upstream_image.js").ImageFile} ImageFile
  */
 
-const NODE = "MorphDragDragLatentOptimize";
+const NODES = new Set(["MorphDragDragLatentOptimize", "MorphDragDragWarp"]);
 const MIN_HEIGHT = 280;
 const NEW_NODE_HEIGHT = 620;
 const FIRST_WITH_PICKER_IN_VUE_NODES = 1030; // front end 1.30; before, Vue nodes show no DOM widget
@@ -60,7 +60,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (node.comfyClass === NODE) attachPicker(node);
+    if (NODES.has(node.comfyClass)) attachPicker(node);
   },
 });
 
@@ -122,6 +122,7 @@ function attachPicker(node) {
       const isHidden = !isTextBeingLinked();
       if (points.hidden !== isHidden) points.hidden = isHidden;
       picker.setZoom(app.canvas.ds.scale);
+      picker.setRadius(radiusOf(node));
       showImage(picker, node, lastRun);
       picker.setValue(/** @type {string} */ (points.value));
       picker.setReadOnly(isLinked(node, "points") ? POINTS_FROM_LINK : null);
@@ -149,6 +150,15 @@ function hideText(points, picker) {
   // Older ones leave room for hidden widgets.
   points.computeLayoutSize = () => ({ minHeight: 0, maxHeight: 0, minWidth: 0 });
   Object.defineProperty(points, "y", { get: () => picker.y, set() {}, enumerable: true, configurable: true });
+}
+
+/**
+ * @param {Comfy.GraphNode} node
+ * @returns {number | undefined} what its widget says, where it has one
+ */
+function radiusOf(node) {
+  const value = node.widgets?.find((widget) => widget.name === "radius")?.value;
+  return typeof value === "number" ? value : undefined;
 }
 
 /** Vue nodes have a socket only in a row that is shown: that of `points` is while a text looks for an input. */

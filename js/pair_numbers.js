@@ -1,27 +1,30 @@
-/** The coordinates of one pair as numbers that can be edited, in pixels of the image. */
+/** The coordinates of one pair, or of one pin, as numbers that can be edited, in pixels of the image. */
 
-import { colourOf } from "./point_drawing.js";
-import { normalisedToPixels } from "./point_geometry.js";
+import { colourOf, PIN_COLOUR } from "./point_drawing.js";
+import { normalisedToPixels, placeOf } from "./point_geometry.js";
 
 /**
- * @typedef {import("./point_geometry.js").End} End
+ * @typedef {import("./point_geometry.js").Mark} Mark
  * @typedef {import("./point_geometry.js").Point} Point
  * @typedef {import("./point_geometry.js").Size} Size
- * @typedef {import("./point_value.js").Pair} Pair
- * @typedef {{pair: Pair, index: number, imageSize: Size}} Shown
+ * @typedef {import("./point_value.js").Points} Points
+ * @typedef {{points: Points, mark: Mark, imageSize: Size}} Shown
  */
 
 const DECIMALS = 100;
 
 export class PairNumbers {
   /**
-   * @param {{stage: HTMLElement, numbers: HTMLElement, chip: HTMLElement, inputs: HTMLInputElement[]}} parts
-   * @param {(end: End, pixels: Point) => void} onEnter a number was entered
+   * @param {{stage: HTMLElement, numbers: HTMLElement, chip: HTMLElement, ofPair: HTMLElement[],
+   *   ofPin: HTMLElement, inputs: HTMLInputElement[]}} parts
+   * @param {(end: Mark["end"], pixels: Point) => void} onEnter a number was entered
    */
-  constructor({ stage, numbers, chip, inputs }, onEnter) {
+  constructor({ stage, numbers, chip, ofPair, ofPin, inputs }, onEnter) {
     this._stage = stage;
     this._numbers = numbers;
     this._chip = chip;
+    this._ofPair = ofPair;
+    this._ofPin = ofPin;
     this._inputs = inputs;
     this._onEnter = onEnter;
     /** @type {Shown | null} */
@@ -33,12 +36,17 @@ export class PairNumbers {
   }
 
   /**
-   * @param {Pair} pair
-   * @param {number} index the pair's place in the list
+   * @param {Points} points
+   * @param {Mark} mark the pin, or an end of the pair
    * @param {Size} imageSize
    */
-  show(pair, index, imageSize) {
-    this._shown = { pair, index, imageSize };
+  show(points, mark, imageSize) {
+    this._shown = { points, mark, imageSize };
+    const isPin = mark.end === "pin";
+    for (const group of this._ofPair) group.hidden = isPin;
+    this._ofPin.hidden = !isPin;
+    this._chip.textContent = isPin ? "Pin" : String(mark.index + 1);
+    this._chip.style.background = isPin ? PIN_COLOUR : colourOf(mark.index);
     this._numbers.hidden = false;
     this._write(this._shown);
   }
@@ -50,12 +58,11 @@ export class PairNumbers {
 
   /** @param {Shown} shown */
   _write(shown) {
-    const { index, imageSize } = shown;
-    this._chip.textContent = String(index + 1);
-    this._chip.style.background = colourOf(index);
+    const isShownPin = shown.mark.end === "pin";
     for (const input of this._inputs) {
       const { end, axis } = coordinateOf(input);
-      input.max = String(imageSize[axis]);
+      if ((end === "pin") !== isShownPin) continue;
+      input.max = String(shown.imageSize[axis]);
       input.value = String(rounded(pixelsOf(shown, end)[axis]));
     }
   }
@@ -96,15 +103,15 @@ export class PairNumbers {
  * @param {HTMLInputElement} input
  */
 function coordinateOf({ dataset }) {
-  return { end: /** @type {End} */ (dataset.end), axis: Number(dataset.axis) };
+  return { end: /** @type {Mark["end"]} */ (dataset.end), axis: Number(dataset.axis) };
 }
 
 /**
  * @param {Shown} shown
- * @param {End} end
+ * @param {Mark["end"]} end
  */
-function pixelsOf({ pair, imageSize }, end) {
-  return normalisedToPixels(pair[end], imageSize);
+function pixelsOf({ points, mark, imageSize }, end) {
+  return normalisedToPixels(placeOf(points, { index: mark.index, end }), imageSize);
 }
 
 /** @param {number} coordinate */

@@ -1,7 +1,7 @@
 /** What is drawn of a point picker's state. */
 
-import { shownPairs } from "./picker_state.js";
-import { arrow, unfinishedArrow } from "./point_drawing.js";
+import { handleWaiting, shownPoints } from "./picker_state.js";
+import { arrow, pinMark, unfinishedArrow } from "./point_drawing.js";
 
 /**
  * @param {import("./picker_state.js").State} state
@@ -12,12 +12,20 @@ import { arrow, unfinishedArrow } from "./point_drawing.js";
 export function arrowsOf(state, frame, unit) {
   const { gesture, selected, readOnlyReason } = state;
   if (readOnlyReason) return [];
-  const arrows = shownPairs(state).map((pair, index) =>
-    arrow(pair, index, frame, unit, selected?.index === index ? selected.end : null),
-  );
-  if (gesture && gesture.kind !== "move") {
-    const towards = gesture.kind === "place" ? gesture.position : gesture.towards;
-    arrows.push(unfinishedArrow(gesture.handle, towards, arrows.length, frame, unit));
-  }
-  return arrows;
+  const { pairs, pins } = shownPoints(state);
+  const chosen = (/** @type {number} */ index) => (selected?.index === index ? selected.end : null);
+  const arrows = pairs.map((pair, index) => arrow(pair, index, frame, unit, chosen(index)));
+  const handle = handleWaiting(state);
+  if (handle) arrows.push(unfinishedArrow(handle, towardsOf(gesture), arrows.length, frame, unit));
+  const marks = pins.map((place, index) => pinMark(place, frame, unit, chosen(index) === "pin"));
+  return [...arrows, ...marks];
+}
+
+/**
+ * Where the handle that waits points to.
+ * @param {import("./picker_state.js").Gesture | null} gesture
+ */
+function towardsOf(gesture) {
+  if (gesture?.kind === "place") return gesture.position;
+  return gesture?.kind === "unfinished" ? gesture.towards : null;
 }

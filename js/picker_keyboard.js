@@ -1,19 +1,21 @@
 /**
- * What keys do to a state: they choose ends, nudge them, add pairs and remove them, and step back.
+ * What keys do to a state: they choose ends and pins, nudge them, add and remove them, and step back.
  *
- * @typedef {import("./picker_state.js").End} End
- * @typedef {import("./picker_state.js").EndOfPair} EndOfPair
+ * @typedef {import("./picker_state.js").Mark} Mark
  * @typedef {import("./picker_state.js").Point} Point
  * @typedef {import("./picker_state.js").Size} Size
  * @typedef {import("./picker_state.js").State} State
  * @typedef {import("./picker_state.js").Step} Step
  */
 
-import { added, changed, edited, removed } from "./picker_edits.js";
-import { isEditable, quietly, withEndAt } from "./picker_state.js";
-import { normalisedToPixels, pixelsToNormalised } from "./point_geometry.js";
+import { added, changed, edited, pinned, removed } from "./picker_edits.js";
+import { withoutDrag } from "./picker_pointer.js";
+import { handleWaiting, isEditable, quietly, withMarkAt } from "./picker_state.js";
+import { marksOf, normalisedToPixels, pixelsToNormalised, placeOf } from "./point_geometry.js";
 import { parsePoints } from "./point_value.js";
 
+/** @type {Point} */
+const MIDDLE = [0.5, 0.5];
 const NEW_PAIR_LENGTH = 0.1; // of the image's width
 const LARGE_STEP = 10; // image pixels, with Shift
 const DELETE_KEYS = ["Delete", "Backspace"];
@@ -52,11 +54,11 @@ export function letGo(state) {
  */
 function stepOf(state, { key, shiftKey }) {
   if (key === "Escape") return stepBack(state);
-  if (key === "Enter") return addInTheMiddle(state);
+  if (key === "Enter") return shiftKey || state.isPinning ? pinTheMiddle(state) : addInTheMiddle(state);
   if (key in CHOICE_KEYS) return selectNext(state, CHOICE_KEYS[key]);
   const { selected } = state;
   if (!selected) return null;
-  if (DELETE_KEYS.includes(key)) return removed(state, selected.index);
+  if (DELETE_KEYS.includes(key)) return removed(state, selected);
   return key in ARROW_KEYS ? nudge(state, selected, ARROW_KEYS[key], shiftKey ? LARGE_STEP : 1) : null;
 }
 
@@ -66,9 +68,11 @@ function stepOf(state, { key, shiftKey }) {
  * @returns {Step | null}
  */
 function stepBack(state) {
+  if (state.isPinning) return quietly({ ...state, isPinning: false });
+  if (state.gesture?.kind === "pin") return quietly(withoutDrag(state));
   if (!state.gesture) return state.selected ? quietly({ ...state, selected: null }) : null;
   const rest = { ...state, gesture: null };
-  return parsePoints(state.text, state.imageSize).unfinished ? edited(rest, state.pairs) : quietly(rest);
+  return parsePoints(state.text, state.imageSize).unfinished ? edited(rest, {}) : quietly(rest);
 }
 
 /**
@@ -76,10 +80,17 @@ function stepBack(state) {
  * @returns {Step}
  */
 function addInTheMiddle(state) {
-  const { gesture } = state;
-  const [x, y] = gesture && gesture.kind !== "move" ? gesture.handle : [0.5, 0.5];
+  const [x, y] = handleWaiting(state) ?? MIDDLE;
   const length = x + NEW_PAIR_LENGTH <= 1 ? NEW_PAIR_LENGTH : -NEW_PAIR_LENGTH;
   return added(state, { handle: [x, y], target: [x + length, y] });
+}
+
+/**
+ * @param {State} state
+ * @returns {Step}
+ */
+function pinTheMiddle(state) {
+  return pinned({ ...withoutDrag(state), isPinning: false }, MIDDLE);
 }
 
 /**
@@ -88,25 +99,23 @@ function addInTheMiddle(state) {
  * @returns {Step | null}
  */
 function selectNext(state, step) {
-  /** @type {End[]} */
-  const names = ["handle", "target"];
-  const ends = state.pairs.flatMap((_, index) => names.map((end) => ({ index, end })));
-  if (ends.length === 0) return null;
-  const now = ends.findIndex(({ index, end }) => index === state.selected?.index && end === state.selected.end);
-  const next = now < 0 && step < 0 ? ends.length - 1 : now + step; // with none selected, step in from either side
-  return quietly({ ...state, selected: ends[(next + ends.length) % ends.length] });
+  const marks = marksOf(state);
+  if (marks.length === 0) return null;
+  const now = marks.findIndex(({ index, end }) => index === state.selected?.index && end === state.selected.end);
+  const next = now < 0 && step < 0 ? marks.length - 1 : now + step; // with none selected, step in from either side
+  return quietly({ ...state, selected: marks[(next + marks.length) % marks.length] });
 }
 
 /**
  * @param {State & {imageSize: Size}} state
- * @param {EndOfPair} selected
+ * @param {Mark} selected
  * @param {Point} direction
  * @param {number} pixels of the image
  * @returns {Step}
  */
 function nudge(state, selected, [dx, dy], pixels) {
-  const { pairs, imageSize } = state;
-  const [x, y] = normalisedToPixels(pairs[selected.index][selected.end], imageSize);
+  const { imageSize } = state;
+  const [x, y] = normalisedToPixels(placeOf(state, selected), imageSize);
   const position = pixelsToNormalised([x + dx * pixels, y + dy * pixels], imageSize);
-  return changed({ ...state, isNudging: true }, withEndAt(pairs, selected, position));
+  return changed({ ...state, isNudging: true }, withMarkAt(state, selected, position));
 }

@@ -1,16 +1,16 @@
 /**
- * What the pointer does to a state: it places pairs, moves their ends and removes them.
+ * What the pointer does to a state: it places pairs and pins, moves and removes them.
  *
- * @typedef {import("./picker_state.js").EndOfPair} EndOfPair
+ * @typedef {import("./picker_state.js").Mark} Mark
  * @typedef {import("./picker_state.js").Pointer} Pointer
  * @typedef {import("./picker_state.js").Point} Point
  * @typedef {import("./picker_state.js").State} State
  * @typedef {import("./picker_state.js").Step} Step
  */
 
-import { added, edited, removed } from "./picker_edits.js";
-import { isDragging, isEditable, quietly, unfinished, withEndAt } from "./picker_state.js";
-import { boxToNormalised, clampToImage, distance, endAt, isOnImage, normalisedToBox } from "./point_geometry.js";
+import { added, edited, pinned, removed } from "./picker_edits.js";
+import { handleWaiting, isDragging, isEditable, quietly, unfinished, withMarkAt } from "./picker_state.js";
+import { boxToNormalised, clampToImage, distance, isOnImage, markAt, normalisedToBox } from "./point_geometry.js";
 
 const GRAB_RADIUS = 13; // screen pixels
 const DRAG_THRESHOLD = 4; // screen pixels; less is a click
@@ -19,20 +19,30 @@ const EDGE_TOLERANCE = 6; // screen pixels beside the image that still mean its 
 /**
  * @param {State} state
  * @param {Pointer} pointer
+ * @param {boolean} shiftKey
  * @returns {Step}
  */
-export function press(state, pointer) {
+export function press(state, pointer, shiftKey) {
   if (!isEditable(state)) return quietly(state);
   const { gesture } = state;
   const start = pointer.client;
+  if (isPinMeant(state, pointer, shiftKey)) {
+    const pin = {
+      kind: /** @type {const} */ ("pin"),
+      handle: handleWaiting(state),
+      start,
+      position: placeUnder(pointer),
+    };
+    return capturing({ ...state, selected: null, isPinning: false, gesture: pin });
+  }
   if (gesture?.kind === "unfinished") {
     if (!isOverImage(pointer)) return quietly(state);
     const { handle } = gesture;
     const position = placeUnder(pointer);
     return capturing({ ...state, gesture: { kind: "place", handle, isSecondPress: true, start, position } });
   }
-  const end = endUnder(pointer, state);
-  if (end) return capturing({ ...state, selected: end, gesture: { kind: "move", ...end, start, position: null } });
+  const mark = markUnder(pointer, state);
+  if (mark) return capturing({ ...state, selected: mark, gesture: { kind: "move", ...mark, start, position: null } });
   if (!isOverImage(pointer)) return quietly({ ...state, selected: null });
   const handle = placeUnder(pointer);
   return capturing({
@@ -53,7 +63,7 @@ export function move(before, pointer, isPressed) {
   const { gesture } = state;
   if (gesture === null) {
     if (!isEditable(state)) return quietly(state);
-    return { state, effects: [{ type: "hover", isOnEnd: endUnder(pointer, state) !== null }] };
+    return { state, effects: [{ type: "hover", isOnMark: !state.isPinning && markUnder(pointer, state) !== null }] };
   }
   if (gesture.kind === "unfinished") {
     return quietly({ ...state, gesture: { ...gesture, towards: placeUnder(pointer) } });
@@ -73,8 +83,9 @@ export function release(dragging, pointer) {
   const { position } = gesture;
   const state = { ...dragging, gesture: null };
   if (gesture.kind === "move") {
-    return position === null ? quietly(state) : edited(state, withEndAt(state.pairs, gesture, position));
+    return position === null ? quietly(state) : edited(state, withMarkAt(state, gesture, position));
   }
+  if (gesture.kind === "pin") return pinned(withoutDrag(dragging), gesture.position);
   const { handle } = gesture;
   if (position !== null && areApart(handle, position, pointer)) return added(state, { handle, target: position });
   return quietly({ ...state, gesture: unfinished(handle) });
@@ -88,8 +99,9 @@ export function release(dragging, pointer) {
 export function withoutDrag(state) {
   if (!isDragging(state)) return state;
   const { gesture } = state;
-  const isHandleOlder = gesture.kind === "place" && gesture.isSecondPress;
-  return { ...state, gesture: isHandleOlder ? unfinished(gesture.handle) : null };
+  const isOfThisDrag = gesture.kind === "place" && !gesture.isSecondPress;
+  const handle = isOfThisDrag ? null : handleWaiting(state);
+  return { ...state, gesture: handle && unfinished(handle) };
 }
 
 /**
@@ -98,9 +110,9 @@ export function withoutDrag(state) {
  * @returns {Step}
  */
 export function removeUnder(state, pointer) {
-  const end = isEditable(state) ? endUnder(pointer, state) : null;
-  if (!end) return quietly(state);
-  const { state: next, effects } = removed(state, end.index);
+  const mark = isEditable(state) ? markUnder(pointer, state) : null;
+  if (!mark) return quietly(state);
+  const { state: next, effects } = removed(state, mark);
   return { state: next, effects: [{ type: "consume" }, ...effects] };
 }
 
@@ -123,10 +135,21 @@ export function placeUnder({ box, frame }) {
 /**
  * @param {Pointer} pointer
  * @param {State} state
- * @returns {EndOfPair | null}
+ * @returns {Mark | null}
  */
-function endUnder({ box, frame, unit }, { pairs }) {
-  return endAt(box, pairs, frame, GRAB_RADIUS * unit);
+function markUnder({ box, frame, unit }, state) {
+  return markAt(box, state, frame, GRAB_RADIUS * unit);
+}
+
+/**
+ * Shift sets pins on empty places; after the button a pin may lie upon anything.
+ * @param {State} state
+ * @param {Pointer} pointer
+ * @param {boolean} shiftKey
+ */
+function isPinMeant(state, pointer, shiftKey) {
+  if (!isOverImage(pointer)) return false;
+  return state.isPinning || (shiftKey && markUnder(pointer, state) === null);
 }
 
 /**

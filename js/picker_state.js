@@ -3,11 +3,12 @@
  * an event is answered with the next state and its effects (picker_update.js).
  *
  * @typedef {import("./point_geometry.js").End} End
- * @typedef {import("./point_geometry.js").EndOfPair} EndOfPair
  * @typedef {import("./point_geometry.js").Frame} Frame
+ * @typedef {import("./point_geometry.js").Mark} Mark
  * @typedef {import("./point_geometry.js").Point} Point
  * @typedef {import("./point_geometry.js").Size} Size
  * @typedef {import("./point_value.js").Pair} Pair
+ * @typedef {import("./point_value.js").Points} Points
  */
 
 import { clampToImage } from "./point_geometry.js";
@@ -16,20 +17,24 @@ import { clampToImage } from "./point_geometry.js";
  * @typedef {object} State
  * @property {string} text the value
  * @property {Pair[]} pairs what the text says, normalised
+ * @property {Point[]} pins what it says too
  * @property {string | null} problem why the text cannot be shown
  * @property {boolean} needsImage whether the text counts in pixels and waits for an image
  * @property {Size | null} imageSize null where no image is shown
  * @property {string | null} readOnlyReason why nothing may be edited
- * @property {EndOfPair | null} selected
+ * @property {Mark | null} selected
  * @property {Gesture | null} gesture
+ * @property {boolean} isPinning whether the next press sets a pin
  * @property {boolean} isNudging whether arrow keys have changed something that no edit holds yet
  *
  * @typedef {{kind: "unfinished", handle: Point, towards: Point | null}} Unfinished a handle waits for its target
  * @typedef {{kind: "place", handle: Point, isSecondPress: boolean, start: Point, position: Point | null}} Place the
  *   button is down after a handle, or after its target where `isSecondPress`
- * @typedef {{kind: "move", index: number, end: End, start: Point, position: Point | null}} Move the button is down on an
- *   end
- * @typedef {Unfinished | Place | Move} Gesture `start` is in the window's pixels; the other points are normalised.
+ * @typedef {{kind: "pin", handle: Point | null, start: Point, position: Point}} Pin the button is down where a pin is to
+ *   be; a handle may wait meanwhile
+ * @typedef {{kind: "move", index: number, end: Mark["end"], start: Point, position: Point | null}} Move the button is down
+ *   on an end or a pin
+ * @typedef {Unfinished | Place | Pin | Move} Gesture `start` is in the window's pixels; the other points are normalised.
  *   `position` is null until the pointer has moved so far that it drags
  */
 
@@ -41,21 +46,22 @@ import { clampToImage } from "./point_geometry.js";
  * @property {number} unit how many of the drawing's pixels a mark of one screen pixel takes
  * @property {number} zoom how many screen pixels one of the drawing's is
  *
- * @typedef {{type: "press" | "release" | "remove", pointer: Pointer}
+ * @typedef {{type: "press", pointer: Pointer, shiftKey: boolean}
+ *   | {type: "release" | "remove", pointer: Pointer}
  *   | {type: "move", pointer: Pointer, isPressed: boolean}
  *   | {type: "cancel"}
  *   | {type: "key", key: string, shiftKey: boolean}
  *   | {type: "letGo"}
- *   | {type: "enter", end: End, pixels: Point}
- *   | {type: "swap" | "clear"}
+ *   | {type: "enter", end: Mark["end"], pixels: Point}
+ *   | {type: "swap" | "clear" | "pin"}
  *   | {type: "text", text: string}
  *   | {type: "image", size: Size | null}
  *   | {type: "lock", reason: string | null}} PickerEvent by pointer and keyboard, by the tools, and from outside: undo
  *   comes as another text
  *
  * @typedef {{type: "change", text: string} | {type: "endEdit"} | {type: "capture"} | {type: "consume"}
- *   | {type: "hover", isOnEnd: boolean}} Effect tell another text; tell that an edit is done, for undo; hold the pointer;
- *   keep the event from others; show whether the pointer can grab an end
+ *   | {type: "hover", isOnMark: boolean}} Effect tell another text; tell that an edit is done, for undo; hold the pointer;
+ *   keep the event from others; show whether the pointer can grab a mark
  * @typedef {{state: State, effects: Effect[]}} Step
  */
 
@@ -63,12 +69,14 @@ import { clampToImage } from "./point_geometry.js";
 export const EMPTY = Object.freeze({
   text: "",
   pairs: [],
+  pins: [],
   problem: null,
   needsImage: false,
   imageSize: null,
   readOnlyReason: null,
   selected: null,
   gesture: null,
+  isPinning: false,
   isNudging: false,
 });
 
@@ -82,31 +90,56 @@ export function isEditable(state) {
 
 /**
  * @param {State} state
- * @returns {state is Omit<State, "gesture"> & {gesture: Place | Move}}
+ * @returns {state is Omit<State, "gesture"> & {gesture: Place | Pin | Move}}
  */
 export function isDragging(state) {
-  return state.gesture?.kind === "place" || state.gesture?.kind === "move";
+  return state.gesture !== null && state.gesture.kind !== "unfinished";
 }
 
 /**
- * The pairs as they are drawn: an end that is dragged is where the pointer is.
+ * The points as they are drawn: what is dragged is where the pointer is.
  * @param {State} state
- * @returns {Pair[]}
+ * @returns {Points}
  */
-export function shownPairs({ pairs, gesture }) {
-  if (gesture?.kind !== "move" || gesture.position === null) return pairs;
-  return withEndAt(pairs, gesture, gesture.position);
+export function shownPoints({ pairs, pins, gesture }) {
+  if (gesture?.kind === "pin") return { pairs, pins: [...pins, gesture.position] };
+  if (gesture?.kind !== "move" || gesture.position === null) return { pairs, pins };
+  return withMarkAt({ pairs, pins }, gesture, gesture.position);
 }
 
 /**
- * Pairs, one of whose ends is elsewhere.
- * @param {Pair[]} pairs
- * @param {EndOfPair} which
- * @param {Point} position normalised
- * @returns {Pair[]}
+ * The points as they would be if the pointer let go now of what it pulls.
+ * @param {State} state
+ * @returns {Points | null} null where it pulls nothing
  */
-export function withEndAt(pairs, { index, end }, position) {
-  return pairs.map((pair, at) => (at === index ? { ...pair, [end]: clampToImage(position) } : pair));
+export function pulledPoints(state) {
+  if (!isDragging(state) || state.gesture.position === null) return null;
+  const points = shownPoints(state);
+  if (state.gesture.kind !== "place") return points;
+  const { handle, position: target } = state.gesture;
+  return { ...points, pairs: [...points.pairs, { handle, target }] };
+}
+
+/**
+ * Points, one of which is elsewhere.
+ * @param {Points} points
+ * @param {Mark} mark
+ * @param {Point} position normalised
+ * @returns {Points}
+ */
+export function withMarkAt({ pairs, pins }, { index, end }, position) {
+  const place = clampToImage(position);
+  if (end === "pin") return { pairs, pins: pins.map((pin, at) => (at === index ? place : pin)) };
+  return { pairs: pairs.map((pair, at) => (at === index ? { ...pair, [end]: place } : pair)), pins };
+}
+
+/**
+ * The handle that has no target yet.
+ * @param {State} state
+ * @returns {Point | null}
+ */
+export function handleWaiting({ gesture }) {
+  return gesture === null || gesture.kind === "move" ? null : gesture.handle;
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * What an event makes of a point picker's state. Nothing is changed, drawn or told here.
  *
- * @typedef {import("./picker_state.js").End} End
+ * @typedef {import("./picker_state.js").Mark} Mark
  * @typedef {import("./picker_state.js").PickerEvent} PickerEvent
  * @typedef {import("./picker_state.js").Point} Point
  * @typedef {import("./picker_state.js").Size} Size
@@ -12,7 +12,7 @@
 import { cleared, edited, swapped } from "./picker_edits.js";
 import { letGo, pressKey } from "./picker_keyboard.js";
 import { move, press, release, removeUnder, withoutDrag } from "./picker_pointer.js";
-import { isEditable, quietly, unfinished, withEndAt } from "./picker_state.js";
+import { isEditable, quietly, unfinished, withMarkAt } from "./picker_state.js";
 import { pixelsToNormalised } from "./point_geometry.js";
 import { parsePoints } from "./point_value.js";
 
@@ -24,7 +24,7 @@ import { parsePoints } from "./point_value.js";
 export function update(state, event) {
   switch (event.type) {
     case "press":
-      return press(state, event.pointer);
+      return press(state, event.pointer, event.shiftKey);
     case "move":
       return move(state, event.pointer, event.isPressed);
     case "release":
@@ -43,6 +43,8 @@ export function update(state, event) {
       return swapped(state);
     case "clear":
       return cleared(state);
+    case "pin":
+      return quietly(isEditable(state) ? { ...state, isPinning: !state.isPinning } : state);
     case "text":
       return quietly(event.text === state.text ? state : read({ ...state, text: event.text }));
     case "image":
@@ -54,25 +56,27 @@ export function update(state, event) {
 
 /**
  * @param {State} state
- * @param {End} end of the selected pair
+ * @param {Mark["end"]} end of the selected pair, or the selected pin
  * @param {Point} pixels where it is to be
  * @returns {Step}
  */
 function enter(state, end, pixels) {
   if (!state.selected || !isEditable(state)) return quietly(state);
   const position = pixelsToNormalised(pixels, state.imageSize);
-  return edited(state, withEndAt(state.pairs, { index: state.selected.index, end }, position));
+  return edited(state, withMarkAt(state, { index: state.selected.index, end }, position));
 }
 
 /**
- * The state with what its text says. A gesture ends.
+ * The state with what its text says. A gesture ends, and a pin is no longer waited for.
  * @param {State} state
  * @returns {State}
  */
 function read(state) {
-  const { pairs, unfinished: handle, problem, needsImage } = parsePoints(state.text, state.imageSize);
-  const selected = state.selected && state.selected.index < pairs.length ? state.selected : null;
-  return { ...state, pairs, problem, needsImage, selected, gesture: handle && unfinished(handle) };
+  const { unfinished: handle, ...reading } = parsePoints(state.text, state.imageSize);
+  const { index = 0, end } = state.selected ?? {};
+  const isThere = index < (end === "pin" ? reading.pins : reading.pairs).length;
+  const selected = isThere ? state.selected : null;
+  return { ...state, ...reading, selected, gesture: handle && unfinished(handle), isPinning: false };
 }
 
 /**

@@ -28,14 +28,19 @@ export function messageOf(state, placeholder) {
  */
 export function hintOf(state, maskNote) {
   if (!isEditable(state)) return "";
+  if (state.isPinning) return "Click what must stay where it is. Esc cancels.";
+  if (state.gesture?.kind === "pin") return "Let go to set the pin. Esc cancels.";
   if (state.gesture) return "Now its target: click or drag. Esc cancels.";
   if (maskNote) return maskNote;
-  if (state.pairs.length === 0) return "Click a handle, then its target. Or drag from one to the other.";
-  return "Drag ends to move them. Right click removes a pair.";
+  if (state.pairs.length === 0) return "Click a handle, then its target, or drag. Shift+click to pin.";
+  return "Drag ends to move, right click to remove, Shift+click to pin.";
 }
 
 /** @param {State} state */
-function keptOf({ needsImage, pairs }) {
+function keptOf({ needsImage, pairs, pins }) {
   if (needsImage) return "The points are kept.";
-  return pairs.length === 0 ? "" : `${pairs.length} ${pairs.length === 1 ? "pair" : "pairs"} of points kept.`;
+  const ofPairs = `${pairs.length} ${pairs.length === 1 ? "pair" : "pairs"} of points`;
+  const ofPins = `${pins.length} ${pins.length === 1 ? "pin" : "pins"}`;
+  const kept = [...(pairs.length ? [ofPairs] : []), ...(pins.length ? [ofPins] : [])];
+  return kept.length ? `${kept.join(" and ")} kept.` : "";
 }

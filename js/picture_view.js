@@ -9,8 +9,6 @@
 import { drawMask } from "./mask_overlay.js";
 import { orientationOf, upright } from "./orientation.js";
 
-const MASK_TINT = "rgb(255 60 60 / 45%)";
-
 export class PictureView {
   /**
    * @param {HTMLImageElement} image
@@ -49,7 +47,7 @@ export class PictureView {
     const orientation = mayHaveAlpha ? await orientationAt(url) : 1;
     const image = await loaded(orientation === 1 ? url : alphaUrl, orientation);
     if (picture !== this._picture) return; // another one was asked for meanwhile
-    const isMasked = image !== null && mayHaveAlpha && drawMask(this._mask, image, MASK_TINT);
+    const isMasked = image !== null && mayHaveAlpha && drawMask(this._mask, image);
     const shown = isMasked || orientation !== 1 ? await loaded(opaqueUrl, orientation) : image;
     if (picture === this._picture) this._display(shown, isMasked && showMask);
   }

@@ -1,5 +1,5 @@
 /**
- * Draws pairs of points as numbered arrows, in SVG: sharp at every zoom. It decides nothing and remembers nothing.
+ * Draws pairs of points as numbered arrows and pins as squares, in SVG: sharp at every zoom. It decides nothing and remembers nothing.
  */
 
 import { distance, normalisedToBox } from "./point_geometry.js";
@@ -13,6 +13,8 @@ import { distance, normalisedToBox } from "./point_geometry.js";
 const SVG = "http://www.w3.org/2000/svg";
 const HANDLE_RADIUS = 9;
 const TARGET_RADIUS = 7;
+const PIN_RADIUS = 7;
+export const PIN_COLOUR = "#fff";
 const ARROW_LENGTH = 9;
 const ARROW_WIDTH = 5;
 const GOLDEN_ANGLE = 137.508; // degrees; neighbours in the list, and their neighbours, are far apart in hue
@@ -34,14 +36,14 @@ export function colourOf(index) {
  * @param {number} index place in the list
  * @param {Frame} frame where the image lies
  * @param {number} unit size of one screen pixel in the frame's pixels
- * @param {import("./point_geometry.js").End | null} selectedEnd
+ * @param {import("./point_geometry.js").Mark["end"] | null} selectedEnd
  * @returns {SVGGElement}
  */
 export function arrow(pair, index, frame, unit, selectedEnd) {
   const handle = normalisedToBox(pair.handle, frame);
   const target = normalisedToBox(pair.target, frame);
   const group = element("g", { class: "arrow", "data-pair": index + 1, style: `color: ${colourOf(index)}` });
-  if (selectedEnd) group.classList.add("selected");
+  if (selectedEnd === "handle" || selectedEnd === "target") group.classList.add("selected");
   group.append(
     ...shaft(handle, target, unit),
     at(target, unit, [diamond(selectedEnd === "target")]),
@@ -64,6 +66,26 @@ export function unfinishedArrow(handle, towards, index, frame, unit) {
   const group = element("g", { class: "arrow unfinished", style: `color: ${colourOf(index)}` });
   if (towards) group.append(...shaft(start, normalisedToBox(towards, frame), unit));
   group.append(at(start, unit, [disc(index, true)]));
+  return group;
+}
+
+/**
+ * A pin: a white square with a hole.
+ * @param {Point} place normalised
+ * @param {Frame} frame
+ * @param {number} unit
+ * @param {boolean} isSelected
+ * @returns {SVGGElement}
+ */
+export function pinMark(place, frame, unit, isSelected) {
+  const marks = [square(PIN_RADIUS, "mark"), element("circle", { r: 2, class: "hole" })];
+  const group = at(
+    normalisedToBox(place, frame),
+    unit,
+    isSelected ? [square(PIN_RADIUS + 4, "halo"), ...marks] : marks,
+  );
+  group.classList.add("pin");
+  group.style.color = PIN_COLOUR;
   return group;
 }
 
@@ -125,6 +147,14 @@ function disc(index, isSelected) {
   number.textContent = String(index + 1);
   group.append(element("circle", { r: HANDLE_RADIUS, class: "mark" }), number);
   return group;
+}
+
+/**
+ * @param {number} radius
+ * @param {string} kind
+ */
+function square(radius, kind) {
+  return element("rect", { x: -radius, y: -radius, width: 2 * radius, height: 2 * radius, rx: 2, class: kind });
 }
 
 /** @param {boolean} isSelected */

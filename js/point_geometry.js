@@ -7,7 +7,7 @@
  * @typedef {[number, number]} Point
  * @typedef {[number, number]} Size width and height
  * @typedef {"handle" | "target"} End
- * @typedef {{index: number, end: End}} EndOfPair by the pair's place in the list
+ * @typedef {{index: number, end: End | "pin"}} Mark an end, by its pair's place in the list, or a pin, by its own
  * @typedef {{x: number, y: number, width: number, height: number}} Frame
  */
 
@@ -104,28 +104,45 @@ export function isOnImage([x, y], frame, margin) {
 }
 
 /**
- * The end of a pair under a point of the box: the nearest within `radius`. Of ends at one place the later pair's wins,
- * and its target, as they are drawn on top.
+ * The mark under a point of the box: the nearest within `radius`. Of marks at one place a pin wins, then the later
+ * pair's, and its target, as they are drawn on top.
  * @param {Point} point
- * @param {{handle: Point, target: Point}[]} pairs normalised
+ * @param {{pairs: {handle: Point, target: Point}[], pins: Point[]}} points normalised
  * @param {Frame} frame
  * @param {number} radius in the box's pixels
- * @returns {EndOfPair | null}
+ * @returns {Mark | null}
  */
-export function endAt(point, pairs, frame, radius) {
-  /** @type {End[]} */
-  const ends = ["handle", "target"];
-  /** @type {EndOfPair | null} */
+export function markAt(point, points, frame, radius) {
+  /** @type {Mark | null} */
   let found = null;
   let nearest = radius;
-  pairs.forEach((pair, index) => {
-    for (const end of ends) {
-      const away = distance(point, normalisedToBox(pair[end], frame));
-      if (away <= nearest) {
-        nearest = away;
-        found = { index, end };
-      }
+  for (const mark of marksOf(points)) {
+    const away = distance(point, normalisedToBox(placeOf(points, mark), frame));
+    if (away <= nearest) {
+      nearest = away;
+      found = mark;
     }
-  });
+  }
   return found;
+}
+
+/**
+ * All marks, in the order in which they are drawn.
+ * @param {{pairs: unknown[], pins: unknown[]}} points
+ * @returns {Mark[]}
+ */
+export function marksOf({ pairs, pins }) {
+  /** @type {End[]} */
+  const ends = ["handle", "target"];
+  const ofPairs = pairs.flatMap((_, index) => ends.map((end) => ({ index, end })));
+  return [...ofPairs, ...pins.map((_, index) => ({ index, end: /** @type {const} */ ("pin") }))];
+}
+
+/**
+ * @param {{pairs: {handle: Point, target: Point}[], pins: Point[]}} points
+ * @param {Mark} mark
+ * @returns {Point}
+ */
+export function placeOf({ pairs, pins }, { index, end }) {
+  return end === "pin" ? pins[index] : pairs[index][end];
 }

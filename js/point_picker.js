@@ -1,5 +1,5 @@
 /**
- * An editor for pairs of points on an image: a DOM element that takes a text and an image, and reports edits. It tells
+ * An editor for pairs of points and pins on an image: a DOM element that takes a text and an image, and reports edits. It tells
  * the DOM's events to picker_update.js, does what that answers, and draws the state. It knows nothing of ComfyUI.
  */
 
@@ -7,11 +7,13 @@ import { PairNumbers } from "./pair_numbers.js";
 import { arrowsOf } from "./picker_arrows.js";
 import { buildPickerElements } from "./picker_elements.js";
 import { isOverImage, placeUnder } from "./picker_pointer.js";
-import { EMPTY, isDragging, isEditable, shownPairs } from "./picker_state.js";
+import { EMPTY, isDragging, isEditable, pulledPoints, shownPoints } from "./picker_state.js";
 import { update } from "./picker_update.js";
 import { hintOf, messageOf } from "./picker_words.js";
 import { PictureView } from "./picture_view.js";
 import { clientToBox, letterbox, normalisedToPixels } from "./point_geometry.js";
+import { followPreview, isPreviewOn, togglePreview, unfollowPreview } from "./preview_choice.js";
+import { WarpPreview } from "./warp_preview.js";
 
 /**
  * @typedef {import("./picker_state.js").Effect} Effect
@@ -39,28 +41,36 @@ export class PointPicker {
     this._placeholder = "";
     this._maskNote = "";
     this._unit = 1;
+    /** @type {number | undefined} */
+    this._radius = undefined;
 
     this._parts = buildPickerElements();
+    this._preview = new WarpPreview(this._parts);
     this._picture = new PictureView(this._parts.image, this._parts.mask, () => {
+      this._preview.forget();
       this._send({ type: "image", size: this._picture.size });
     });
     this._numbers = new PairNumbers(this._parts, (end, pixels) => this._send({ type: "enter", end, pixels }));
     /** The editor; it fills whatever it is put in. */
     this.element = this._parts.root;
     this._listen();
-    this._resizes = new ResizeObserver(() => this._draw());
+    this._redraw = () => this._draw();
+    this._resizes = new ResizeObserver(this._redraw);
     this._draw();
   }
 
-  /** Follow the element's size, from when it is in view until `disconnect`. */
+  /** Follow the element's size and the choice of a preview, from when it is in view until `disconnect`. */
   connect() {
     this._resizes.observe(this._parts.stage);
+    followPreview(this._redraw);
   }
 
   /** Hold on to nothing while out of view; the element is the caller's to remove. */
   disconnect() {
     this._resizes.disconnect();
+    unfollowPreview(this._redraw);
     this._send({ type: "cancel" });
+    this._preview.forget();
   }
 
   /**
@@ -112,6 +122,14 @@ export class PointPicker {
     this._draw();
   }
 
+  /**
+   * Tell how far around a pull the picture moves where no mask bounds it.
+   * @param {number | undefined} radius a share of its shorter side; undefined is the usual
+   */
+  setRadius(radius) {
+    this._radius = radius;
+  }
+
   // Events and effects
 
   /**
@@ -134,7 +152,7 @@ export class PointPicker {
     const { drawing } = this._parts;
     if (effect.type === "change") this._onChange(effect.text);
     else if (effect.type === "endEdit") this._onEditEnd();
-    else if (effect.type === "hover") drawing.classList.toggle("on-end", effect.isOnEnd);
+    else if (effect.type === "hover") drawing.classList.toggle("on-mark", effect.isOnMark);
     else if (effect.type === "capture" && source instanceof PointerEvent) drawing.setPointerCapture(source.pointerId);
     else if (effect.type === "consume") {
       source?.preventDefault();
@@ -143,7 +161,7 @@ export class PointPicker {
   }
 
   _listen() {
-    const { stage, drawing, clear, swap } = this._parts;
+    const { stage, drawing, clear, swap, pin, previewSwitch } = this._parts;
     drawing.addEventListener("pointerdown", (event) => this._press(event));
     drawing.addEventListener("pointermove", (event) => this._move(event));
     drawing.addEventListener("pointerup", (event) => {
@@ -158,6 +176,11 @@ export class PointPicker {
     stage.addEventListener("blur", () => this._send({ type: "letGo" }));
     clear.addEventListener("click", () => this._send({ type: "clear" }));
     swap.addEventListener("click", () => this._send({ type: "swap" }));
+    previewSwitch.addEventListener("click", togglePreview);
+    pin.addEventListener("click", () => {
+      this._send({ type: "pin" });
+      stage.focus({ preventScroll: true }); // there Enter sets it and Escape gives it up
+    });
   }
 
   /** @param {PointerEvent} event */
@@ -165,7 +188,8 @@ export class PointPicker {
     const isClick = event.button === 0 && !event.ctrlKey; // with Control it is a Mac's right click
     if (!isClick || !event.isPrimary || !isEditable(this._state)) return;
     this._parts.stage.focus({ preventScroll: true }); // first, for it enters a number that is being typed
-    this._sendPointer("press", event);
+    const pointer = this._pointerOf(event);
+    if (pointer) this._send({ type: "press", pointer, shiftKey: event.shiftKey }, event);
   }
 
   /** @param {PointerEvent} event */
@@ -183,7 +207,7 @@ export class PointPicker {
   }
 
   /**
-   * @param {"press" | "release" | "remove"} type
+   * @param {"release" | "remove"} type
    * @param {MouseEvent} event
    */
   _sendPointer(type, event) {
@@ -215,16 +239,26 @@ export class PointPicker {
   // The view
 
   _draw() {
-    const { root, drawing, stage, clear, swap } = this._parts;
-    const { readOnlyReason, text, gesture, pairs } = this._state;
+    const { root, drawing, stage, clear, swap, pin, previewSwitch } = this._parts;
+    const { readOnlyReason, text, gesture, pairs, isPinning } = this._state;
     root.classList.toggle("read-only", Boolean(readOnlyReason));
     stage.setAttribute("aria-disabled", String(!isEditable(this._state)));
     const frame = this._boxSize.includes(0) ? null : this._frame;
     drawing.replaceChildren(...(frame ? arrowsOf(this._state, frame, this._unit) : []));
+    this._showPull();
     this._showMessage();
     this._showNumbers();
     clear.disabled = Boolean(readOnlyReason) || (text === "" && !gesture);
     swap.disabled = !isEditable(this._state) || pairs.length === 0;
+    pin.disabled = !isEditable(this._state);
+    pin.ariaPressed = String(isPinning);
+    previewSwitch.ariaPressed = String(isPreviewOn());
+  }
+
+  _showPull() {
+    const points = isPreviewOn() ? pulledPoints(this._state) : null;
+    const isBounded = this._picture.isMaskShown && this._maskNote === ""; // else the mask has no effect
+    this._preview.show(points && { points, isBounded, radius: this._radius });
   }
 
   _showMessage() {
@@ -239,7 +273,7 @@ export class PointPicker {
     const { hint } = this._parts;
     const { selected } = this._state;
     if (selected && isEditable(this._state)) {
-      this._numbers.show(shownPairs(this._state)[selected.index], selected.index, this._state.imageSize);
+      this._numbers.show(shownPoints(this._state), selected, this._state.imageSize);
       hint.hidden = true;
     } else {
       this._numbers.hide();

@@ -2,18 +2,22 @@
  * The text that the `points` input holds, and the pairs of points in it.
  *
  * Ours: `{"v": 1, "size": [width, height], "points": [{"handle": [x, y], "target": [x, y]}, ...]}`, coordinates 0..1
- * over the image, `size` that of the image they were picked on. As for the node, no `v` means 1. Also read, never
+ * over the image, `size` that of the image they were picked on. As for the node, no `v` means 1. With pins, places that
+ * must stay where they are, it is `{"v": 2, ..., "pins": [[x, y], ...]}`; the first version knows none. Also read, never
  * written: a list of points in pixels, `[{"x": 12, "y": 34}, ...]`, handle and target in turn. Empty text is no points.
  *
  * @typedef {import("./point_geometry.js").Point} Point
  * @typedef {import("./point_geometry.js").Size} Size
  * @typedef {{handle: Point, target: Point}} Pair
+ * @typedef {{pairs: Pair[], pins: Point[]}} Points normalised
  */
 
 import { pixelsToNormalised } from "./point_geometry.js";
 
-export const VERSION = 1;
+const VERSION = 1;
+const VERSION_WITH_PINS = 2;
 const MOST_PAIRS = 1000;
+const MOST_PINS = 1000;
 const LONGEST_TEXT = 1_000_000;
 const DECIMALS = 1e6;
 
@@ -21,10 +25,13 @@ const DECIMALS = 1e6;
 class Unreadable extends Error {}
 
 /**
+ * @typedef {{v?: unknown, size?: unknown, points?: unknown, pins?: unknown}} Content
+ *
  * @typedef {object} Reading
  * @property {Pair[]} pairs normalised
+ * @property {Point[]} pins normalised
  * @property {Point | null} unfinished a last handle that has no target yet, normalised
- * @property {string | null} problem why the text cannot be shown; there are no pairs then
+ * @property {string | null} problem why the text cannot be shown; there are no points then
  * @property {boolean} needsImage whether the points are in pixels and wait for an image's size
  */
 
@@ -36,11 +43,11 @@ class Unreadable extends Error {}
  */
 export function parsePoints(text, imageSize) {
   /** @type {Reading} */
-  const nothing = { pairs: [], unfinished: null, problem: null, needsImage: false };
+  const nothing = { pairs: [], pins: [], unfinished: null, problem: null, needsImage: false };
   try {
     const content = contentOf(text);
     if (content === null) return nothing;
-    if (!Array.isArray(content)) return { ...nothing, pairs: normalisedPairs(content) };
+    if (!Array.isArray(content)) return { ...nothing, ...normalisedPoints(content) };
     const points = content.map(pixelPoint);
     if (points.length === 0) return nothing;
     if (imageSize === null) return { ...nothing, needsImage: true };
@@ -52,25 +59,26 @@ export function parsePoints(text, imageSize) {
 }
 
 /**
- * The text of pairs; empty when there are none.
- * @param {Pair[]} pairs normalised
- * @param {Size | null} imageSize null only where there are no pairs
+ * The text of points; empty when there are none.
+ * @param {Points} points
+ * @param {Size | null} imageSize null only where there are no points
  * @returns {string}
  */
-export function formatPoints(pairs, imageSize) {
-  if (pairs.length === 0) return "";
-  const points = pairs.map(({ handle, target }) => ({ handle: handle.map(rounded), target: target.map(rounded) }));
-  return JSON.stringify({ v: VERSION, size: imageSize, points });
+export function formatPoints({ pairs, pins }, imageSize) {
+  if (pairs.length + pins.length === 0) return "";
+  const points = pairs.map(({ handle, target }) => ({ handle: rounded(handle), target: rounded(target) }));
+  if (pins.length === 0) return JSON.stringify({ v: VERSION, size: imageSize, points });
+  return JSON.stringify({ v: VERSION_WITH_PINS, size: imageSize, points, pins: pins.map(rounded) });
 }
 
-/** @param {number} coordinate */
-function rounded(coordinate) {
-  return Math.round(coordinate * DECIMALS) / DECIMALS;
+/** @param {Point} point */
+function rounded(point) {
+  return point.map((coordinate) => Math.round(coordinate * DECIMALS) / DECIMALS);
 }
 
 /**
  * @param {unknown} text
- * @returns {unknown[] | {v?: unknown, size?: unknown, points?: unknown} | null} null where it is blank
+ * @returns {unknown[] | Content | null} null where it is blank
  */
 function contentOf(text) {
   if (typeof text !== "string") throw new Unreadable("they are not text");
@@ -87,20 +95,31 @@ function contentOf(text) {
 }
 
 /**
- * @param {{v?: unknown, size?: unknown, points?: unknown}} content
- * @returns {Pair[]}
+ * @param {Content} content
+ * @returns {Points}
  */
-function normalisedPairs({ v = VERSION, size, points }) {
-  if (v !== VERSION) {
-    throw new Unreadable(`their version (v) is ${shown(v)}, not ${VERSION}`);
+function normalisedPoints({ v = VERSION, size, points, pins = [] }) {
+  if (v !== VERSION && v !== VERSION_WITH_PINS) {
+    throw new Unreadable(`their version (v) is ${shown(v)}, not ${VERSION} or ${VERSION_WITH_PINS}`);
   }
   if (size !== undefined && !isSize(size)) throw new Unreadable("their size is not [width, height]");
   if (!Array.isArray(points)) throw new Unreadable('"points" is not a list');
   refuseMoreThan(MOST_PAIRS, points);
-  return points.map((pair, index) => ({
+  const pairs = points.map((pair, index) => ({
     handle: normalisedPoint(pair?.handle, `the handle of pair ${index + 1}`),
     target: normalisedPoint(pair?.target, `the target of pair ${index + 1}`),
   }));
+  return { pairs, pins: v === VERSION_WITH_PINS ? normalisedPins(pins) : [] };
+}
+
+/**
+ * @param {unknown} pins
+ * @returns {Point[]}
+ */
+function normalisedPins(pins) {
+  if (!Array.isArray(pins)) throw new Unreadable('"pins" is not a list');
+  refuseMoreThan(MOST_PINS, pins);
+  return pins.map((pin, index) => normalisedPoint(pin, `pin ${index + 1}`));
 }
 
 /** @param {unknown} size */

@@ -45,6 +45,10 @@ ADD_NODES = """([kind, place, links, image]) => {
     return node.id;
 }"""
 WIDGET = "([id, name]) => app.canvas.graph.getNodeById(id).widgets.find((widget) => widget.name === name)"
+SHOW_IMAGE = """(image) => {
+    app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
+    app.canvas.setDirty(true, true);
+}"""
 SHOW_AT = """([scale, id]) => {
     const { ds } = app.canvas;
     ds.scale = scale;
@@ -195,6 +199,16 @@ class Picker:
     def pairs(self) -> list[tuple[Point, Point]]:
         return pairs_in(self.text())
 
+    def pins(self) -> list[Point]:
+        return pins_in(self.text())
+
+    def pin(self, *places: Point) -> None:
+        """Set pins with a Shift+click each."""
+        self.page.keyboard.down("Shift")
+        for place in places:
+            self.click(place)
+        self.page.keyboard.up("Shift")
+
     def arrows(self) -> int:
         """How many whole arrows are drawn."""
         return self.drawing.locator(".arrow:not(.unfinished)").count()
@@ -205,8 +219,12 @@ def pairs_in(text: str) -> list[tuple[Point, Point]]:
     if not text:
         return []
     content = json.loads(text)
-    assert content["v"] == 1
+    assert content["v"] == (2 if content.get("pins") else 1)
     return [(tuple(pair["handle"]), tuple(pair["target"])) for pair in content["points"]]
+
+
+def pins_in(text: str) -> list[Point]:
+    return [tuple(pin) for pin in json.loads(text or "{}").get("pins", [])]
 
 
 def add_node(
@@ -234,6 +252,11 @@ def near(picker: Picker, *pairs: tuple[Point, Point], aim: float = 1.0) -> Any:
         tuple((pytest.approx(x, abs=pixels / width), pytest.approx(y, abs=pixels / height)) for x, y in pair)
         for pair in pairs
     ]
+
+
+def near_pins(picker: Picker, *pins: Point) -> Any:
+    """The pins as exactly as `near` has pairs."""
+    return [pair[0] for pair in near(picker, *((pin, pin) for pin in pins))]
 
 
 def prompt_of(comfy_page: ComfyPage) -> dict[str, Any]:

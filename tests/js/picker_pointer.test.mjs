@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { shownPairs } from "../../js/picker_state.js";
+import { shownPoints } from "../../js/picker_state.js";
 import { A, B, C, Session, textOf } from "./picker_session.mjs";
 
 test("two clicks make a pair, and so does a drag; its target is selected", () => {
@@ -27,7 +27,7 @@ test("an end is dragged, and both places are told once", () => {
   session.press(B[0], [5, 5]);
   assert.deepEqual(session.state.selected, { index: 1, end: "handle" });
   session.move(C[0]);
-  assert.deepEqual(shownPairs(session.state)[1].handle, C[0], "it is drawn there");
+  assert.deepEqual(shownPoints(session.state).pairs[1].handle, C[0], "it is drawn there");
   assert.deepEqual(session.texts, [], "but the text waits for the release");
   assert.deepEqual(session.release(C[1]), ["change", "endEdit"], "where it was last seen");
   assert.deepEqual(session.pairs, [A, [C[0], B[1]]]);
@@ -96,9 +96,9 @@ test("ends are grabbed within 13 screen pixels", () => {
   for (const zoom of [0.5, 2]) {
     const session = new Session({ text: textOf(A), zoom });
     assert.deepEqual(session.move(A[0], [12.9, 0], false), ["hover"]);
-    assert.equal(session.effects.at(-1).isOnEnd, true);
+    assert.equal(session.effects.at(-1).isOnMark, true);
     session.move(A[0], [13.1, 0], false);
-    assert.equal(session.effects.at(-1).isOnEnd, false);
+    assert.equal(session.effects.at(-1).isOnMark, false);
   }
 });
 

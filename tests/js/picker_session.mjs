@@ -24,6 +24,11 @@ export function textOf(...pairs) {
   return JSON.stringify({ v: 1, size: SIZE, points: pairs.map(([handle, target]) => ({ handle, target })) });
 }
 
+/** The text of pairs and pins, as it is written. */
+export function pinnedTextOf(pairs, pins) {
+  return JSON.stringify({ ...JSON.parse(textOf(...pairs)), v: 2, pins });
+}
+
 export class Session {
   /** @param {{text?: string, size?: [number, number] | null, zoom?: number}} options */
   constructor({ text = "", size = SIZE, zoom = 1 } = {}) {
@@ -51,8 +56,8 @@ export class Session {
     return { client, box, frame: FRAME, unit: 1 / this.zoom, zoom: this.zoom };
   }
 
-  press(place, aside) {
-    return this.send({ type: "press", pointer: this.pointer(place, aside) });
+  press(place, aside, shiftKey = false) {
+    return this.send({ type: "press", pointer: this.pointer(place, aside), shiftKey });
   }
 
   move(place, aside, isPressed = true) {
@@ -71,6 +76,11 @@ export class Session {
     return [...this.press(place), ...this.release(place)];
   }
 
+  /** A click with Shift. */
+  pin(place) {
+    return [...this.press(place, [0, 0], true), ...this.release(place)];
+  }
+
   drag(from, to) {
     return [...this.press(from), ...this.move(to), ...this.release(to)];
   }
@@ -87,6 +97,11 @@ export class Session {
   /** The pairs as lists, to four decimals. */
   get pairs() {
     return this.state.pairs.map(({ handle, target }) => [handle, target].map(rounded));
+  }
+
+  /** The pins, to four decimals. */
+  get pins() {
+    return this.state.pins.map(rounded);
   }
 
   /** The texts that were told, in order. */

@@ -5,9 +5,9 @@ import {
   boxToNormalised,
   clampToImage,
   clientToBox,
-  endAt,
   isOnImage,
   letterbox,
+  markAt,
   normalisedToBox,
   normalisedToPixels,
   pixelsToNormalised,
@@ -78,21 +78,25 @@ test("beside the image counts as on it up to the margin", () => {
   assert.ok(!isOnImage([100, 207], frame, 6));
 });
 
-test("the nearest end within reach is hit", () => {
+test("the nearest mark within reach is hit", () => {
   const frame = { x: 0, y: 0, width: 100, height: 100 };
   const pairs = [
     { handle: [0.1, 0.1], target: [0.5, 0.5] },
     { handle: [0.55, 0.5], target: [0.9, 0.9] },
   ];
-  assert.deepEqual(endAt([12, 9], pairs, frame, 5), { index: 0, end: "handle" });
-  assert.deepEqual(endAt([51, 50], pairs, frame, 8), { index: 0, end: "target" });
-  assert.deepEqual(endAt([54, 50], pairs, frame, 8), { index: 1, end: "handle" });
-  assert.equal(endAt([30, 30], pairs, frame, 8), null);
-  assert.equal(endAt([30, 30], [], frame, 8), null);
+  const points = { pairs, pins: [[0.7, 0.2]] };
+  assert.deepEqual(markAt([68, 21], points, frame, 5), { index: 0, end: "pin" });
+  assert.deepEqual(markAt([12, 9], points, frame, 5), { index: 0, end: "handle" });
+  assert.deepEqual(markAt([51, 50], points, frame, 8), { index: 0, end: "target" });
+  assert.deepEqual(markAt([54, 50], points, frame, 8), { index: 1, end: "handle" });
+  assert.equal(markAt([30, 30], points, frame, 8), null);
+  assert.equal(markAt([30, 30], { pairs: [], pins: [] }, frame, 8), null);
 });
 
-test("of ends at one place the one drawn on top is hit", () => {
+test("of marks at one place the one drawn on top is hit", () => {
   const frame = { x: 0, y: 0, width: 100, height: 100 };
   const pair = { handle: [0.5, 0.5], target: [0.5, 0.5] };
-  assert.deepEqual(endAt([50, 50], [pair, pair], frame, 5), { index: 1, end: "target" });
+  const pairs = [pair, pair];
+  assert.deepEqual(markAt([50, 50], { pairs, pins: [] }, frame, 5), { index: 1, end: "target" });
+  assert.deepEqual(markAt([50, 50], { pairs, pins: [pair.handle] }, frame, 5), { index: 0, end: "pin" });
 });

@@ -4,6 +4,10 @@ import { test } from "node:test";
 import { formatPoints, parsePoints } from "../../js/point_value.js";
 
 const SIZE = [300, 200];
+const PINS = [
+  [0, 0],
+  [0.5, 0.987654],
+];
 const PAIRS = [
   { handle: [0, 1], target: [0.123457, 0.5] },
   { handle: [0.25, 0.75], target: [1, 0] },
@@ -21,20 +25,53 @@ function assertRefused(text, reason) {
 }
 
 test("what is written is read", () => {
-  const text = formatPoints(PAIRS, SIZE);
-  assert.deepEqual(parsePoints(text, SIZE), { pairs: PAIRS, unfinished: null, problem: null, needsImage: false });
+  const text = formatPoints({ pairs: PAIRS, pins: [] }, SIZE);
+  assert.deepEqual(parsePoints(text, SIZE), {
+    pairs: PAIRS,
+    pins: [],
+    unfinished: null,
+    problem: null,
+    needsImage: false,
+  });
   assert.deepEqual(parsePoints(text, null).pairs, PAIRS, "no image is needed");
   assert.deepEqual(Object.keys(JSON.parse(text)), ["v", "size", "points"]);
-  assert.equal(formatPoints(parsePoints(text, null).pairs, SIZE), text);
+  assert.equal(formatPoints(parsePoints(text, null), SIZE), text);
+});
+
+test("with pins it is the second version", () => {
+  const text = formatPoints({ pairs: PAIRS, pins: PINS }, SIZE);
+  assert.deepEqual(JSON.parse(text), { v: 2, size: SIZE, points: PAIRS, pins: PINS });
+  const { pairs, pins } = parsePoints(text, null);
+  assert.deepEqual({ pairs, pins }, { pairs: PAIRS, pins: PINS });
+  assert.deepEqual(parsePoints(formatPoints({ pairs: [], pins: PINS }, SIZE), null).pins, PINS, "pins alone too");
+});
+
+test("the first version knows no pins, whatever they are", () => {
+  for (const pins of [PINS, [[2, 0]], "nose"]) {
+    for (const v of [1, undefined]) assert.deepEqual(parsePoints(ours(PAIRS, { v, pins }), null).pins, []);
+  }
+});
+
+test("pins that are none are refused with a reason", () => {
+  const withPins = (pins) => ours(PAIRS, { v: 2, pins });
+  assert.deepEqual(parsePoints(ours(PAIRS, { v: 2 }), null).pins, []);
+  for (const pins of [null, 1, "[]", { length: 1 }]) assertRefused(withPins(pins), /"pins" is not a list/);
+  for (const pin of [null, 1, {}, [1], ["0", 0]]) assertRefused(withPins([PINS[0], pin]), /pin 2 is .*, not \[x, y\]/);
+  assertRefused(withPins([[0, 1.001]]), /pin 1 lies outside the image/);
+  assertRefused(withPins(Array(1001).fill(PINS[0])), /1001 of them/);
 });
 
 test("coordinates have six decimals", () => {
-  const text = formatPoints([{ handle: [1 / 3, 2 / 3], target: [1e-9, 0.1 + 0.2] }], SIZE);
+  const text = formatPoints(
+    { pairs: [{ handle: [1 / 3, 2 / 3], target: [1e-9, 0.1 + 0.2] }], pins: [[2 / 3, 0]] },
+    SIZE,
+  );
   assert.deepEqual(JSON.parse(text).points, [{ handle: [0.333333, 0.666667], target: [0, 0.3] }]);
+  assert.deepEqual(JSON.parse(text).pins, [[0.666667, 0]]);
 });
 
 test("no points are the empty text, and blank text is no points", () => {
-  assert.equal(formatPoints([], SIZE), "");
+  assert.equal(formatPoints({ pairs: [], pins: [] }, SIZE), "");
   for (const text of ["", " \n\t"]) assert.equal(parsePoints(text, null).problem, null);
   assert.deepEqual(parsePoints(ours([]), SIZE).pairs, []);
 });
@@ -59,7 +96,7 @@ test("a list of pixels is pairs in turn", () => {
 
 test("a list of pixels waits for an image", () => {
   const reading = parsePoints('[{"x": 1, "y": 2}, {"x": 3, "y": 4}]', null);
-  assert.deepEqual(reading, { pairs: [], unfinished: null, problem: null, needsImage: true });
+  assert.deepEqual(reading, { pairs: [], pins: [], unfinished: null, problem: null, needsImage: true });
   assert.equal(parsePoints("[]", null).needsImage, false);
 });
 
@@ -88,8 +125,8 @@ test("without a version it is the first, as for the node", () => {
 });
 
 test("another version is refused", () => {
-  for (const v of [2, 0, "1", null, true, [1], { v: 1 }]) {
-    assertRefused(JSON.stringify({ v, points: PAIRS }), /version \(v\) is .*, not 1/);
+  for (const v of [3, 0, "1", null, true, [1], { v: 1 }]) {
+    assertRefused(JSON.stringify({ v, points: PAIRS }), /version \(v\) is .*, not 1 or 2/);
   }
 });
 

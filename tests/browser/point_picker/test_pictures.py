@@ -8,13 +8,21 @@ import pytest
 from PIL import Image, ImageOps
 
 from morph_tests.browser.driver import ComfyPage
-from morph_tests.browser.picker import NODE, A, B, C, Picker, add_node, near, places_in, show_at, write_turned_images
+from morph_tests.browser.picker import (
+    NODE,
+    SHOW_IMAGE,
+    A,
+    B,
+    C,
+    Picker,
+    add_node,
+    near,
+    places_in,
+    show_at,
+    write_turned_images,
+)
 from morph_tests.comfy_host import ComfyHost
 
-SHOW_IMAGE = """(image) => {
-    app.graph.nodes.find((node) => node.type === "LoadImage").widgets[0].value = image;
-    app.canvas.setDirty(true, true);
-}"""
 SHOWS = """([size, places, colours]) => {
     const image = document.querySelector(".morph-point-picker .stage > img");
     if (!image?.complete || String([image.naturalWidth, image.naturalHeight]) !== String(size)) return false;
@@ -112,7 +120,7 @@ def test_mask_is_shown(page: ComfyPage, screenshots: Path, request: pytest.Fixtu
     picker = Picker(page, add_node(page, NODE, (0, 0), [(load, 0, "image")]))
     show_at(page, 1, picker.node_id)
     picker.wait_for_image("masked.png")
-    mask = picker.element.locator(".stage > canvas")
+    mask = picker.element.locator(".stage > canvas.mask")
     tint = "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data]"
     assert mask.is_visible()
     assert mask.evaluate(tint, [200, 100])[3] > 80
@@ -130,7 +138,7 @@ def test_mask_is_shown(page: ComfyPage, screenshots: Path, request: pytest.Fixtu
 
 def test_a_picture_that_its_file_turns_is_shown_as_load_image_gives_it(picker: Picker, host: ComfyHost) -> None:
     """Browsers turn some kinds of files by their EXIF data, ComfyUI all, and its colours have no alpha in them."""
-    mask = picker.element.locator(".stage > canvas")
+    mask = picker.element.locator(".stage > canvas.mask")
     for name in write_turned_images(host.input_folder):
         with Image.open(host.input_folder / name) as file:
             loaded = ImageOps.exif_transpose(file)
