@@ -75,17 +75,30 @@ export function movingLeastSquares(place, controls, images) {
  * @returns {Field}
  */
 export function fadingField(points, size, radius = RADIUS) {
-  const { pairs } = points;
+  const shareAt = shareNear(points.pairs, size, radius);
+  return unfolded(
+    (parts) => steadyField(points, parts, shareAt),
+    (place) => shareAt(place) > 0,
+    size,
+  );
+}
+
+/**
+ * How much of a pull's move a place makes: all within a radius of the pairs' ways, none beyond twice the longest way more.
+ * @param {Pair[]} pairs in pixels
+ * @param {Size} size of the picture
+ * @param {number} radius as a share of the picture's shorter side
+ * @returns {(place: Point) => number}
+ */
+export function shareNear(pairs, size, radius) {
   const longest = pairs.reduce((most, { handle, target }) => Math.max(most, distance(handle, target)), 0);
-  if (longest === 0) return (place) => place;
+  if (longest === 0) return () => 0;
   const near = radius * Math.min(...size);
-  const shareAt = (/** @type {Point} */ place) => {
+  return (place) => {
     let least = Infinity;
     for (const pair of pairs) least = Math.min(least, squareToWay(place, pair));
     return 1 - smoothStep((Math.sqrt(least) - near) / (2 * longest));
   };
-  const make = (/** @type {number} */ parts) => faded(steadyField(points, parts), shareAt);
-  return unfolded(make, (place) => shareAt(place) > 0, size);
 }
 
 /**
@@ -102,9 +115,10 @@ export function pieceField(points, size, isInPiece) {
 /**
  * @param {Points} points in pixels; one or more
  * @param {number} [parts] into which the way of each point is cut; the field goes back over one after another
+ * @param {(place: Point) => number} [shareAt] how much of each part's move a place makes
  * @returns {Field}
  */
-export function steadyField({ pairs, pins }, parts = 1) {
+export function steadyField({ pairs, pins }, parts = 1, shareAt = () => 1) {
   const after = [...pairs.map(({ target }) => target), ...pins];
   const before = [...pairs.map(({ handle }) => handle), ...pins];
   const stations = Array.from({ length: parts + 1 }, (_, part) =>
@@ -112,20 +126,13 @@ export function steadyField({ pairs, pins }, parts = 1) {
   );
   return (place) => {
     let at = place;
-    for (let part = 0; part < parts; part++) at = movingLeastSquares(at, stations[part], stations[part + 1]);
+    for (let part = 0; part < parts; part++) {
+      const share = shareAt(at);
+      if (share === 0) break; // it moves no more
+      const moved = movingLeastSquares(at, stations[part], stations[part + 1]);
+      at = share === 1 ? moved : between(at, moved, share);
+    }
     return at;
-  };
-}
-
-/**
- * @param {Field} field
- * @param {(place: Point) => number} shareAt how much of the field there is
- * @returns {Field}
- */
-function faded(field, shareAt) {
-  return (place) => {
-    const share = shareAt(place);
-    return share === 0 ? place : between(place, field(place), share);
   };
 }
 

@@ -6,7 +6,7 @@
  * @typedef {import("./warp_field.js").Field} Field
  */
 
-const PARTS = [1, 2, 4, 8, 16]; // into which a pull is cut until it does not fold
+const PARTS = [1, 2, 4, 8, 16, 32]; // into which a pull is cut until it does not fold
 const FOLDED = 0.01; // share of what moves that may fold: the field's kinks at its controls
 const GRID = 64; // places along the longer side at which folds are looked for
 
