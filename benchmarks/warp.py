@@ -33,7 +33,6 @@ GROUNDS = {"stripes": on_stripes, "dots": on_dots, "another face": before_anothe
 WHOLE = "GoodDrag, mask"
 OPTIMISED = {
     WHOLE: METHODS["GoodDrag"],
-    "GoodDrag from the warp, mask": replace(METHODS["GoodDrag"], warp=Warp()),
     "GoodDrag from the warp, a third of the updates, mask": replace(
         METHODS["GoodDrag"], warp=Warp(), latent=replace(GOOD_DRAG, iterations=GOOD_DRAG.iterations // 3)
     ),

@@ -25,7 +25,7 @@ def workflow() -> Workflow:
     return [
         [note(__file__, 480), TOY_MODEL],
         [Group("Image", YELLOW, [[drawing], [prompt], [empty_prompt()]])],
-        [Group("What moves", YELLOW, [[black], *([node] for node in toy_mask("head", 17, 1, 39, 52))])],
+        [Group("What moves", YELLOW, [[black], *([node] for node in toy_mask("head", 12, 2, 42, 52))])],
         [Group("Warp", GREEN, [[warp("warped", "D picture", POINTS, rim=2, mask="head mask")]])],
         [Group("Heal", RED, [*healing("warped", denoise=0.4, steps=10), [decoded("images", "healed"), None]])],
         [Group("Result, and what moved", CYAN, results)],
