@@ -1,7 +1,7 @@
 """A morph and a drag with the bundled toy model, on the CPU, without ComfyUI.
 
-Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag and with the
-handle's track.
+Writes the morph's animation, contact sheet and perceptual curve, and the picture before and after the drag, with the
+handle's track, and after an instant drag of the same points.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from morph_core.pictures.handle_tracks import draw_paths  # noqa: E402
 from morph_core.pictures.perceptual_curve import plot_paths  # noqa: E402
 from morph_core.recipes.drag import Drag, drag  # noqa: E402
 from morph_core.recipes.morph import Morph, MorphResult, morph  # noqa: E402
-from morph_core.toy.drawing import landmarks, one_drawing  # noqa: E402
+from morph_core.recipes.warp_drag import WarpDrag  # noqa: E402
+from morph_core.toy.drawing import FACTORS, Drawings, landmarks, one_drawing  # noqa: E402
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model  # noqa: E402
 
 ENLARGE = 4
@@ -86,12 +87,21 @@ def drag_demo(model: ToyModel, steps: int, folder: Path, on_stage: OnStage) -> l
     levels = max(1, min(DRAG.latent.levels, round(DRAG.strength * steps)))  # there is one for each step that is left
     config = replace(DRAG, steps=steps, latent=replace(DRAG.latent, levels=levels))
     result = drag(model, image, drawing.captions[0], points, config, on_stage=on_stage)
+    instant = drag(model, image, drawing.captions[0], points, WarpDrag(), _head(drawing), on_stage)
     track = draw_paths(image[0].movedim(0, -1), result.drag.tracks * IMAGE_SIZE, points.targets * IMAGE_SIZE)
     pictures = {"before": as_picture(image[0]), "after": as_picture(result.dragged[0]), "paths": track}
+    pictures["instant"] = as_picture(instant.dragged[0])
     paths = [folder / f"drag_{name}.png" for name in pictures]
     for path, picture in zip(paths, pictures.values(), strict=True):
         picture.save(path)
     return paths
+
+
+def _head(drawing: Drawings) -> torch.Tensor:
+    """(1, 1, S, S), 1 within a circle around the face, ears included: what a user would paint."""
+    x, y, size = (drawing.factors[0, FACTORS.index(name)].item() for name in ("x", "y", "size"))
+    steps = (torch.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
+    return (((steps - x) ** 2 + (steps[:, None] - y + size / 2) ** 2) < (1.8 * size) ** 2).float()[None, None]
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ looks. Every part is a switch of `Drag`; this file only puts them together.
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from ..models.latent_diffusion import LatentDiffusion
 from ..sampling import ddim
 from .image import PreparedImage, inverted, lora_layers, prepare_image
 from .stages import OnStage, stage_reporter
+from .warp_drag import WarpDrag, WarpedImage, warp_drag
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class DraggedImage:
     drag: DragResult
 
 
+@overload
 def drag(
     model: LatentDiffusion,
     image: Tensor,
@@ -69,11 +72,32 @@ def drag(
     config: Drag | None = None,
     mask: Tensor | None = None,
     on_stage: OnStage | None = None,
-) -> DraggedImage:
-    """Drag points of an image (1, 3, H, W) in 0..1. mask: (1, 1, H, W), above 0 where it may change.
+) -> DraggedImage: ...
+@overload
+def drag(
+    model: LatentDiffusion,
+    image: Tensor,
+    caption: str,
+    points: DragPoints,
+    config: WarpDrag,
+    mask: Tensor | None = None,
+    on_stage: OnStage | None = None,
+) -> WarpedImage: ...
+def drag(
+    model: LatentDiffusion,
+    image: Tensor,
+    caption: str,
+    points: DragPoints,
+    config: Drag | WarpDrag | None = None,
+    mask: Tensor | None = None,
+    on_stage: OnStage | None = None,
+) -> DraggedImage | WarpedImage:
+    """Drag points of an image (1, 3, H, W) in 0..1: by a warp, or by what the model knows.
 
-    With `Drag.warp` it also says what the warp moves.
+    mask: (1, 1, H, W), above 0 on what a warp moves, and where an optimised drag may change the image.
     """
+    if isinstance(config, WarpDrag):
+        return warp_drag(model, image, caption, points, config, mask, on_stage)
     config = config or Drag()
     prepared = prepare_image(model, image, caption, config.lora, on_stage)
     return drag_prepared(model, prepared, points, config, mask, on_stage)

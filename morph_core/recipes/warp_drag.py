@@ -26,8 +26,8 @@ class WarpDrag:
     steps: int = 20
     healing_steps: int = 4
     """The last of the steps, which repaint from new noise; 0 for the warp alone."""
-    whole: bool = True
-    """Whether all that moved is repainted, or only what it left and its rim."""
+    whole: bool = False
+    """Whether all that moved is repainted, which mends what is stretched, or only what it left and its rim."""
     rim: int = 2
     """Pixels to either side of a moved edge that are repainted."""
     seed: int = 0

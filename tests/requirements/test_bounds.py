@@ -11,7 +11,7 @@ from morph_pack.morph_core.packages import BOUNDS, COMES_WITH_COMFYUI
 from morph_tests.requirements.installing import requirement_lines
 
 ROOT = Path(__file__).resolve().parents[2]
-FROM_COMFYUI = {"torch", "numpy", "pillow", "safetensors"}
+FROM_COMFYUI = {"torch", "numpy", "pillow", "safetensors", "scipy"}
 FILES = ("requirements.txt", "requirements-library.txt")
 HERE = (f"{sys.version_info[0]}.{sys.version_info[1]}", sys.platform)
 
