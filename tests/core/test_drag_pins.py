@@ -22,7 +22,7 @@ def with_pin(points):
 def moved_at_the_pin(read, result):
     """How far the flow at the pin has come from the original's there, in cells."""
     flows = [read.flow(x, SIGMAS[result.level]) for x in (result.original, result.dragged)]
-    return (flows[1] - flows[0])[..., PIN[1], PIN[0]].norm()
+    return (flows[1] - flows[0])[PIN[1], PIN[0]].norm()
 
 
 @pytest.mark.parametrize("config", [DragLatent(), replace(published("GoodDrag"), levels=1, iterations=60)])

@@ -1,7 +1,5 @@
 """The toy drag by a warp, which needs no model, healed by a few steps of it."""
 
-import json
-
 from ..description import CYAN, GREEN, NARROW, RED, YELLOW, Group, Node, Workflow
 from ..parts.dragging import toy_mask
 from ..parts.models import TOY_MODEL
@@ -9,9 +7,7 @@ from ..parts.notes import note
 from ..parts.pictures import PURPLE_RABBIT, toy_source
 from ..parts.results import enlarged, picture
 from ..parts.sampling import decoded, empty_prompt
-from ..parts.warping import healing, warp
-
-POINTS = json.dumps({"v": 1, "points": [{"handle": [0.501, 0.621], "target": [0.361, 0.621]}]})
+from ..parts.warping import HEAD, HEAD_POINTS, healing, warp
 
 
 def workflow() -> Workflow:
@@ -25,8 +21,8 @@ def workflow() -> Workflow:
     return [
         [note(__file__, 480), TOY_MODEL],
         [Group("Image", YELLOW, [[drawing], [prompt], [empty_prompt()]])],
-        [Group("What moves", YELLOW, [[black], *([node] for node in toy_mask("head", 12, 2, 42, 52))])],
-        [Group("Warp", GREEN, [[warp("warped", "D picture", POINTS, rim=2, mask="head mask")]])],
+        [Group("What moves", YELLOW, [[black], *([node] for node in toy_mask("head", *HEAD))])],
+        [Group("Warp", GREEN, [[warp("warped", "D picture", HEAD_POINTS, rim=2, mask="head mask")]])],
         [Group("Heal", RED, [*healing("warped", denoise=0.4, steps=10), [decoded("images", "healed"), None]])],
         [Group("Result, and what moved", CYAN, results)],
     ]

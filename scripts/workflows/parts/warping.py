@@ -1,6 +1,11 @@
 """A drag by a warp needs a sampler only to paint what the warp left."""
 
+import json
+
 from ..description import NARROW, WIDE, Node
+
+HEAD = (12, 2, 42, 52)  # of the purple rabbit: left, top, width and height, in 64ths of the picture
+HEAD_POINTS = json.dumps({"v": 1, "points": [{"handle": [0.501, 0.621], "target": [0.361, 0.621]}]})
 
 
 def warp(name: str, image: str, points: str, rim: int, **links: str) -> Node:
@@ -9,15 +14,17 @@ def warp(name: str, image: str, points: str, rim: int, **links: str) -> Node:
     return Node(name, "MorphDragDragWarp", {"image": image, **links}, widgets, 340, room=560)
 
 
-def healing(warped: str, denoise: float, steps: int) -> list[list[Node]]:
+def healing(
+    warped: str, denoise: float, steps: int, cfg: float = 1.0, model: str = "model.MODEL"
+) -> list[list[Node | None]]:
     """KSampler paints inside of the mask that Drag Warp names, from new noise."""
     latent = Node("warped latent", "VAEEncode", {"pixels": warped, "vae": "model.VAE"}, width=NARROW)
     masked = Node("masked", "SetLatentNoiseMask", {"samples": latent.name, "mask": f"{warped}.MASK"}, width=NARROW)
-    links = {"model": "model.MODEL", "positive": "D prompt", "negative": "empty prompt", "latent_image": masked.name}
+    links = {"model": model, "positive": "D prompt", "negative": "empty prompt", "latent_image": masked.name}
     widgets = {
         "seed": 0,
         "steps": steps,
-        "cfg": 1.0,
+        "cfg": cfg,
         "sampler_name": "euler",
         "scheduler": "normal",
         "denoise": denoise,
