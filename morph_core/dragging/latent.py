@@ -73,6 +73,7 @@ class DragLatent:
                 raise InvalidInput(f"{name} must be a whole number, got {getattr(self, name)}")
 
 
+PIN_RADIUS = 1  # of the patch that a pin holds; a larger one would hold what is to move beside it
 FIRST_SCALE, LAST_SCALE = 2.0**8, 2.0**-16  # of losses
 
 PUBLISHED: dict[str, dict[str, float]] = {
@@ -257,7 +258,8 @@ class _Level:
         loss = losses[distances >= config.reach].sum()
         if len(self.pins):
             still = torch.zeros_like(self.pins)
-            loss = loss + motion_loss(features, self.pins, still, self.features, self.pins, config.motion_radius).sum()
+            radius = min(PIN_RADIUS, config.motion_radius)
+            loss = loss + motion_loss(features, self.pins, still, self.features, self.pins, radius).sum()
         if following is not None and self.following is not None and self.pinned is not None:
             change = (following - self.following).abs() * self.pinned
             loss = loss + config.mask_weight * change.sum()
