@@ -173,7 +173,7 @@ class DragLatentOptimize(io.ComfyNode):
         if isinstance(points, str) and not points.strip():
             # Not an exception: the picture must reach the picker, to pick points on.
             return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
-        unet_config(model)  # whose features it follows
+        unet_config(model, ", or use Drag Warp, which asks no model")  # whose features it follows
         samples = single_latent(latent, "latent")
         check_latent(model, samples, "latent")
         prompt = read_prompt(model, positive, "positive", samples)

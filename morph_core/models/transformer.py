@@ -64,7 +64,9 @@ class TransformerBackbone:
         return {path: layer for path, layer in self.network.named_modules() if path.endswith(ATTENTION_PROJECTIONS)}
 
     def up_blocks(self) -> Sequence[nn.Module]:
-        raise UnsupportedModel("a transformer has no up blocks whose features a drag could follow; use a UNet")
+        raise UnsupportedModel(
+            "a transformer has no up blocks whose features a drag could follow; use a UNet, or a warp (WarpDrag)"
+        )
 
     def enable_gradient_checkpointing(self) -> None:
         self.network.train().enable_gradient_checkpointing()  # training mode, which changes nothing else: no dropout

@@ -136,12 +136,16 @@ def transformer_projections(network: nn.Module) -> dict[str, nn.Linear]:
     return layers
 
 
-def unet_config(model: "ModelPatcher") -> dict[str, Any]:
-    """ComfyUI's UNet configuration. Raises `UnsupportedModel` when the MODEL is not a UNet."""
+def unet_config(model: "ModelPatcher", otherwise: str = "") -> dict[str, Any]:
+    """ComfyUI's UNet configuration. otherwise: what else to do than to load one.
+
+    Raises `UnsupportedModel` when the MODEL is not a UNet.
+    """
     network = model.model.diffusion_model
     if not isinstance(network, UNetModel):
         raise UnsupportedModel(
             f"model is a {type(network).__name__}, not a UNet; load a Stable Diffusion 1.x, 2.x or XL checkpoint"
+            f"{otherwise}"
         )
     return model.model.model_config.unet_config  # type: ignore[no-any-return]
 
