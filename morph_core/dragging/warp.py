@@ -2,7 +2,8 @@
 
 After Inpaint4Drag (Lu and Han, ICCV 2025) and FastDrag (Zhao et al., NeurIPS 2024): no model is asked. The field is
 another than theirs, see `moving_least_squares`: it turns what two handles turn. It is a backward field, so that no
-place of the result is left empty, and pictures are read between pixels.
+place of the result is left empty, and pictures are read between pixels. It is computed on the CPU, in double
+precision.
 """
 
 from dataclasses import dataclass
@@ -23,23 +24,25 @@ AROUND = 5  # cells a side, over which a latent's detail is told from its base
 
 @dataclass(frozen=True)
 class Warped:
-    """values: the picture or the latent. The others are (1, 1, H, W), bool.
+    """values: the picture or the latent. The other tensors are (1, 1, H, W), bool.
 
     pieces: what moves, where it was; without a mask, all that changes. moved: where something came to. uncovered: what
-    was left. A pixel that the edge of what moved goes through is both of the last two.
+    was left. A pixel that the edge of what moved goes through is both of the last two. has_edges: whether there was a
+    mask.
     """
 
     values: Tensor
     pieces: Tensor
     moved: Tensor
     uncovered: Tensor
+    has_edges: bool
 
     def to_repaint(self, rim: int, whole: bool = False) -> Tensor:
         """(1, 1, H, W), bool: what was uncovered and, `rim` cells to either side, the edge of what moved.
 
         whole: all that moved, too. Without a mask nothing has an edge, and everything that moved is meant.
         """
-        if not self.uncovered.any():
+        if not self.has_edges:
             return _grown(self.moved, rim)
         inner = torch.zeros_like(self.moved) if whole else ~_grown(~self.moved, rim)
         return self.uncovered | (_grown(self.moved, rim) & ~inner)
@@ -59,21 +62,18 @@ def warp_image(
     is filled by `filled`. depth: (1, 1, H, W), 0 far to 1 near, for the field "nearest". Raises `InvalidInput` as
     `moves_of` does, and for a mask or depth of another size.
     """
-    moves = _moves(image, points, mask, config, depth)
-    left, result = _left(moves, image)
-    result = result.double()
+    pixels, moves = image.cpu().double(), _moves(image, points, mask, config, depth)
+    left, result = _left(moves, pixels)
     shares = torch.zeros_like(left, dtype=torch.float64)
     for move in moves:
-        came, piece = move.came.to(image.device), move.piece.to(image.device)
-        share = _read(piece[None, None].double(), came, "bilinear", "zeros") if move.leaves else _has_moved(came)
+        share = _share(move, "bilinear")
         shares = torch.maximum(shares, share)
         if share.any():
             rows, columns = box_around(share > 0)
-            seen = _read(image.double(), came[rows, columns], "bicubic", "border").clamp(0, 1)
+            seen = _read(pixels, move.came[rows, columns], "bicubic", "border").clamp(0, 1)
             within = (..., rows, columns)
             result[within] = torch.lerp(result[within], seen, share[within])
-    moved = shares > ROUNDING
-    return Warped(result.to(image.dtype), left if left.any() else moved, moved, left & (shares < 1 - ROUNDING))
+    return _warped(result.to(image), left, shares > ROUNDING, left & (shares < 1 - ROUNDING))
 
 
 def warp_latent(
@@ -89,17 +89,22 @@ def warp_latent(
     mask, depth: (1, 1, h, w). What was left gets the base that its surroundings suggest and seeded noise, as strong as
     the detail there is elsewhere, so that the latent's variance stays what a model expects.
     """
-    flat = latent.flatten(1, -3)
+    flat = latent.flatten(1, -3).cpu().double()
     moves = _moves(flat, points, mask, config, depth)
     left, base = _left(moves, flat)
     result = _with_detail(base, flat, left, seed)
     moved = torch.zeros_like(left)
     for move in moves:
-        came, piece = move.came.to(flat.device), move.piece.to(flat.device)
-        here = _read(piece[None, None].float(), came, "nearest", "zeros") > 0 if move.leaves else _has_moved(came) > 0
-        result = torch.where(here, _read(flat, came, "nearest", "border"), result)
+        here = _share(move, "nearest") > 0
+        result = torch.where(here, _read(flat, move.came, "nearest", "border"), result)
         moved |= here
-    return Warped(result.reshape(latent.shape), left if left.any() else moved, moved, left & ~moved)
+    return _warped(result.reshape(latent.shape).to(latent), left, moved, left & ~moved)
+
+
+def _warped(values: Tensor, left: Tensor, moved: Tensor, uncovered: Tensor) -> Warped:
+    has_edges = bool(left.any())
+    left, moved, uncovered = (where.to(values.device) for where in (left, moved, uncovered))
+    return Warped(values, left if has_edges else moved, moved, uncovered, has_edges)
 
 
 def _moves(
@@ -117,25 +122,26 @@ def _moves(
 
 def _left(moves: list[Move], values: Tensor) -> tuple[Tensor, Tensor]:
     """The places that pieces leave, (1, 1, H, W), and the values with each of them filled."""
-    left = torch.zeros(1, 1, *values.shape[2:], dtype=torch.bool, device=values.device)
+    left = torch.zeros(1, 1, *values.shape[2:], dtype=torch.bool)
     for move in moves:
         if move.leaves:
-            piece = move.piece.to(left.device)[None, None]
-            values, left = filled(values, piece), left | piece
-    return left, values
+            values, left = filled(values, move.piece[None, None]), left | move.piece
+    return left, values.clone()
 
 
-def _has_moved(came: Tensor) -> Tensor:
-    """(1, 1, H, W), 1 where another place is shown than the one that was there."""
-    height, width, _ = came.shape
-    return (came != pixel_middles((height, width)).to(came)).any(-1)[None, None].to(came)
+def _share(move: Move, mode: str) -> Tensor:
+    """(1, 1, H, W), how much of each place what moves has come to; without a mask, 1 where another place is shown."""
+    if move.leaves:
+        return _read(move.piece[None, None].double(), move.came, mode, "zeros")
+    height, width, _ = move.came.shape
+    return (move.came != pixel_middles((height, width))).any(-1)[None, None].double()
 
 
 def _read(values: Tensor, came: Tensor, mode: str, padding: str) -> Tensor:
     """(B, C, h, w), of came (h, w, 2); between cells but for "nearest"."""
     height, width = values.shape[-2:]
-    grid = (came / torch.tensor([width, height]).to(came) * 2 - 1)[None].expand(len(values), -1, -1, -1)
-    return grid_sample(values, grid.to(values.dtype), mode=mode, padding_mode=padding, align_corners=False)
+    grid = (came / torch.tensor([width, height]) * 2 - 1)[None].expand(len(values), -1, -1, -1)
+    return grid_sample(values, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
 def _with_detail(base: Tensor, latent: Tensor, hole: Tensor, seed: int) -> Tensor:

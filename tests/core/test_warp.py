@@ -54,7 +54,17 @@ def test_a_quarter_turn_of_a_square_is_exact(image):
     warped = warp_image(image, points, box(12, 12, 16, 16))
     expected = image[..., 12:28, 12:28].rot90(-1, (2, 3))
     torch.testing.assert_close(warped.values[..., 12:28, 12:28], expected, rtol=0, atol=1e-6)
-    assert not warped.uncovered.any()
+    assert not warped.uncovered.any() and not warped.to_repaint(0).any()
+    assert 0 < warped.to_repaint(1).sum() < warped.moved.sum()
+
+
+def test_half_precision_is_taken_and_given_back(image):
+    points, mask = points_of(((20, 20), (31, 15))), box(10, 10, 20, 20)
+    half = warp_image(image.half(), points, mask)
+    assert half.values.dtype == torch.float16
+    assert torch.equal(half.values[..., 5:25, 21:41], image.half()[..., 10:30, 10:30])
+    latent = torch.randn(1, 4, SIDE, SIDE).half()
+    assert torch.equal(warp_latent(latent, points, mask).values[..., 5:25, 21:41], latent[..., 10:30, 10:30])
 
 
 def test_regions_do_not_touch_each_other(image):
