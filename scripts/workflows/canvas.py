@@ -16,6 +16,7 @@ FOLDERS = {  # of models/, by the node that loads from them
     "CheckpointLoaderSimple": "checkpoints",
     "UNETLoader": "diffusion_models",
     "CLIPLoader": "text_encoders",
+    "DualCLIPLoader": "text_encoders",
     "VAELoader": "vae",
 }
 
@@ -148,9 +149,11 @@ def _properties(node: Node) -> Json:
     """A node says which pack it comes from, and where its checkpoint can be had."""
     pack = PACK if node.type.startswith(PACK_PREFIX) else "comfy-core"
     properties: Json = {"cnr_id": pack, "Node name for S&R": node.type}
-    if node.model:
-        name = node.model.rpartition("/")[2]
-        properties["models"] = [{"name": name, "url": node.model, "directory": FOLDERS[node.type]}]
+    if node.models:
+        folder = FOLDERS[node.type]
+        properties["models"] = [
+            {"name": url.rpartition("/")[2], "url": url, "directory": folder} for url in node.models
+        ]
     return properties
 
 

@@ -20,7 +20,7 @@ class Node:
 
     `links`: input -> the name of a node (its first output) or "name.OUTPUT". `widgets`: values other than defaults.
     `room`: height beyond what slots and widgets take, for text or a picture. `spans`: it may reach into the rows below.
-    `model`: address of the file that it loads, which the front end offers to download where it is missing.
+    `models`: addresses of the files that it loads, which the front end offers to download where they are missing.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Node:
     room: int = 0
     spans: bool = False
     title: str = ""
-    model: str = ""
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

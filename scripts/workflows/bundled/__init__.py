@@ -2,6 +2,7 @@
 
 from . import (
     flux_edit,
+    flux_fill_drag_instant,
     flux_morph,
     qwen_image_morph,
     sd15_drag,
@@ -23,7 +24,16 @@ from . import (
 
 MODULES = [
     *(toy_morph, toy_morph_rescheduled, toy_morph_exact, sd15_morph, sdxl_morph),
-    *(toy_drag, toy_drag_pinned, toy_drag_instant, sd15_drag, sd15_drag_instant, sdxl_drag_instant, toy_edit),
+    *(
+        toy_drag,
+        toy_drag_pinned,
+        toy_drag_instant,
+        sd15_drag,
+        sd15_drag_instant,
+        sdxl_drag_instant,
+        flux_fill_drag_instant,
+        toy_edit,
+    ),
     *(toy_flow_morph, toy_flow_edit, flux_morph, flux_edit, qwen_image_morph, z_image_morph),
 ]
 WORKFLOWS = {module.__name__.rpartition(".")[2]: module.workflow for module in MODULES}  # name -> its description

@@ -36,7 +36,7 @@ TOY_FLOW_MODEL = Group(
 def large_model(checkpoint: Checkpoint) -> Group:
     """Load Checkpoint offers to download the model."""
     chosen = {"ckpt_name": checkpoint.file}
-    node = Node("model", "CheckpointLoaderSimple", widgets=chosen, width=420, model=checkpoint.address)
+    node = Node("model", "CheckpointLoaderSimple", widgets=chosen, width=420, models=(checkpoint.address,))
     return Group("Model", YELLOW, [[node]])
 
 
@@ -91,7 +91,7 @@ class FlowModel:
 
 
 def _loader(name: str, kind: str, widget: str, part: Part, other: dict[str, str] | None = None) -> Node:
-    return Node(name, kind, widgets={widget: part.file, **(other or {})}, width=420, model=part.address)
+    return Node(name, kind, widgets={widget: part.file, **(other or {})}, width=420, models=(part.address,))
 
 
 def _file(folder: str, part: Part) -> str:
