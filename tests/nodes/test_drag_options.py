@@ -77,7 +77,7 @@ class _Seen(Exception):
 def configuration(monkeypatch: pytest.MonkeyPatch, model: Any, objective: str, given: Any) -> DragLatent:
     """What the core is asked for."""
 
-    def catch(read: Any, schedule: Any, x: Any, sigmas: Any, points: Any, config: Any, mask: Any, on_drag: Any) -> Any:
+    def catch(read: Any, schedule: Any, x: Any, sigmas: Any, points: Any, config: Any, *others: Any) -> Any:
         raise _Seen(config)
 
     monkeypatch.setattr(drag_node, "drag_latent", catch)

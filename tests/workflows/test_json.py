@@ -87,7 +87,7 @@ def test_explains_itself_in_one_note(workflow: Workflow) -> None:
 
 def test_brings_its_own_pictures(workflow: Workflow) -> None:
     """Whoever has the checkpoint can press Run."""
-    encoded = [node for node in workflow["nodes"] if node["type"] == "VAEEncode"]
+    encoded = [node for node in workflow["nodes"] if node["type"] in ("VAEEncode", "InpaintModelConditioning")]
     assert {source(workflow, node)["type"] for node in encoded} == {"MorphDragToyDrawing"}
 
 
