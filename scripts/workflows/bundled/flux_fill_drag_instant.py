@@ -1,13 +1,13 @@
 """The instant drag healed by Flux.1 Fill [dev], a model made for painting into pictures."""
 
 from ..description import BLUE, CYAN, GREEN, NARROW, RED, WIDE, YELLOW, Group, Node, Workflow
-from ..parts.dragging import toy_mask
-from ..parts.models import Part
+from ..parts.dragging import track
+from ..parts.models import Part, file_line
 from ..parts.notes import note
 from ..parts.pictures import PURPLE_RABBIT, replaceable_source
 from ..parts.results import picture
 from ..parts.sampling import empty_prompt
-from ..parts.warping import HEAD, HEAD_POINTS, warp
+from ..parts.warping import HEAD_POINTS, head_mask, warp
 
 SIDE = 1024
 ENCODERS = "https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main"
@@ -27,22 +27,19 @@ FILES = {"diffusion_models": [NETWORK], "text_encoders": [CLIP_L, T5], "vae": [V
 def workflow() -> Workflow:
     """The model is shown the warped picture and where to paint, and told a guidance of 30, as published."""
     (drawing, prompt), (square, _) = replaceable_source("D", PURPLE_RABBIT, SIDE)
-    black = Node("black", "SolidMask", {}, {"value": 0.0, "width": SIDE, "height": SIDE}, NARROW)
-    head = toy_mask("head", *(share * SIDE // 64 for share in HEAD))
-    files = "\n".join(
-        f"- [{part.file}]({part.address}) into *models/{folder}*" for folder, parts in FILES.items() for part in parts
-    )
-    shown = Node("what moves", "PreviewImage", {"images": "warped.paths"}, width=300, room=300)
+    files = "\n".join(file_line(folder, part) for folder, parts in FILES.items() for part in parts)
     images = Node("images", "VAEDecode", {"samples": "healed", "vae": "vae"}, width=NARROW)
     return [
         [note(__file__, 640, files=files), _loaders()],
         [Group("Image", BLUE, [[drawing, square], [_of(prompt), _of(empty_prompt())]])],
-        [Group("What moves", YELLOW, [[black], *([node] for node in head)])],
+        [head_mask(SIDE)],
         [Group("Warp", GREEN, [[warp("warped", "D square", HEAD_POINTS, rim=SIDE // 64, mask="head mask")]])],
         [_heal()],
         [
             Group(
-                "Result, and what moved", CYAN, [[images, picture("saved", "images", "flux_fill_drag")], [shown, None]]
+                "Result, and what moved",
+                CYAN,
+                [[images, picture("saved", "images", "flux_fill_drag")], [track("warped", 300), None]],
             )
         ],
     ]

@@ -37,8 +37,12 @@ def track(dragged: str, side: int) -> Node:
 
 def toy_settings() -> list[Node]:
     """Toy drags share a black mask to paint on, and options for a model with few cells."""
-    black = Node("black", "SolidMask", {}, {"value": 0.0, "width": 64, "height": 64}, NARROW)
-    return [black, Node("options", "MorphDragDragOptions", {}, {"reach": 0.75, "mask_weight": 1.0}, 270)]
+    return [black_mask(64), Node("options", "MorphDragDragOptions", {}, {"reach": 0.75, "mask_weight": 1.0}, 270)]
+
+
+def black_mask(side: int) -> Node:
+    """White rectangles are painted on it."""
+    return Node("black", "SolidMask", {}, {"value": 0.0, "width": side, "height": side}, NARROW)
 
 
 def toy_mask(name: str, left: int, top: int, width: int, height: int) -> list[Node]:

@@ -85,16 +85,17 @@ class FlowModel:
     def files(self) -> str:
         """Where each file goes, in Markdown."""
         if self.text_encoder is None or self.vae is None:
-            return _file("checkpoints", self.network)
+            return file_line("checkpoints", self.network)
         parts = {"diffusion_models": self.network, "text_encoders": self.text_encoder, "vae": self.vae}
-        return "\n".join(_file(folder, part) for folder, part in parts.items())
+        return "\n".join(file_line(folder, part) for folder, part in parts.items())
 
 
 def _loader(name: str, kind: str, widget: str, part: Part, other: dict[str, str] | None = None) -> Node:
     return Node(name, kind, widgets={widget: part.file, **(other or {})}, width=420, models=(part.address,))
 
 
-def _file(folder: str, part: Part) -> str:
+def file_line(folder: str, part: Part) -> str:
+    """A note says where a file goes, in Markdown."""
     return f"- [{part.file}]({part.address}) into *models/{folder}*"
 
 

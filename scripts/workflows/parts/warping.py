@@ -2,10 +2,17 @@
 
 import json
 
-from ..description import NARROW, WIDE, Node
+from ..description import NARROW, WIDE, YELLOW, Group, Node
+from .dragging import black_mask, toy_mask
 
 HEAD = (12, 2, 42, 52)  # of the purple rabbit: left, top, width and height, in 64ths of the picture
 HEAD_POINTS = json.dumps({"v": 1, "points": [{"handle": [0.501, 0.621], "target": [0.361, 0.621]}]})
+
+
+def head_mask(side: int) -> Group:
+    """The mask is white on the rabbit's head, in a picture of `side` pixels."""
+    head = toy_mask("head", *(share * side // 64 for share in HEAD))
+    return Group("What moves", YELLOW, [[black_mask(side)], *([node] for node in head)])
 
 
 def warp(name: str, image: str, points: str, rim: int, **links: str) -> Node:
