@@ -17,15 +17,13 @@ from benchmarks.drag import GOOD_DRAG, LORA, METHODS, Measured, Task, kinds_of, 
 from benchmarks.factor_network import load_factor_network
 from benchmarks.pictures import sheet
 from benchmarks.runner import arguments, measured, table
-from morph_core.attention.end_frames import first_row_alphas, mixed_self_attention
 from morph_core.denoise import Denoise
 from morph_core.dragging.latent import drag_latent
 from morph_core.lora.blend import blended_loras
 from morph_core.models.features import CELLS_PER_LATENT_CELL, ReadFeatures
 from morph_core.models.transformer import PATCH
-from morph_core.recipes.drag import drag_prepared
+from morph_core.recipes.drag import Drag, drag_prepared, sample_beside
 from morph_core.recipes.image import inverted, lora_layers, prepare_image
-from morph_core.sampling import ddim
 from morph_core.toy.model import ToyModel, load_toy_model
 
 STEPS, STRENGTH = 50, 0.75
@@ -66,12 +64,8 @@ def drag_by_block(model: ToyModel, task: Task) -> dict[str, Tensor]:
             with blended_loras(lora_layers(model, prepared), {}, (0.0,)):
                 read = token_features(blocks[place], denoise)
                 result = drag_latent(read, backbone.schedule, noise, sigmas, task.points, config)
-                both = torch.cat([result.original, result.dragged])
-                mixed = mixed_self_attention(
-                    backbone.attention_layers(), first_row_alphas(2), blocks="last two up blocks"
-                )
-                with torch.no_grad(), mixed:
-                    images = model.decode_latents(ddim.sample(denoise, both, sigmas[result.level :]))
+                rest = sigmas[result.level :]
+                images = sample_beside(model, denoise, result.original, result.dragged, rest, Drag().reference)
             pictures.setdefault("no drag", images[:1])
             pictures[f"{name}, rate {rate:g}"] = images[1:]
     return pictures

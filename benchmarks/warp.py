@@ -21,15 +21,12 @@ from benchmarks.factor_network import load_factor_network
 from benchmarks.hard_drawings import before_another, on_dots, on_stripes, silhouette
 from benchmarks.pictures import decibels, sheet
 from benchmarks.runner import arguments, measured, table
-from morph_core.attention.end_frames import first_row_alphas, mixed_self_attention
-from morph_core.crop import free_cells
 from morph_core.dragging.moves import Warp
 from morph_core.dragging.points import DragPoints
-from morph_core.dragging.warp import warp_image, warp_latent
-from morph_core.recipes.drag import Drag, drag_prepared
+from morph_core.dragging.warp import warp_image
+from morph_core.recipes.drag import Drag, drag_prepared, sample_beside, warped_noise
 from morph_core.recipes.image import inverted, prepare_image
 from morph_core.recipes.warp_drag import WarpDrag, warp_drag
-from morph_core.sampling import ddim
 from morph_core.toy.model import ToyModel, load_toy_model
 
 GROUNDS = {"stripes": on_stripes, "dots": on_dots, "another face": before_another}
@@ -70,17 +67,13 @@ def warped(task: Task, points: DragPoints, mask: Tensor | None, warp: Warp | Non
     return warp_image(task.image, points, mask, warp).values
 
 
-@torch.no_grad()
 def by_latent(model: ToyModel, task: Task, steps: int) -> Tensor:
     """The latent inverted for the last steps, warped, and sampled beside the original, at whose keys it looks."""
     prepared, backbone = prepare_image(model, task.image, task.caption, None), model.backbone
     sigmas = backbone.schedule.spaced(STEPS)[STEPS - steps :]
     noise = inverted(model, prepared, sigmas).noise
-    cells = free_cells(task.moved, (noise.shape[2], noise.shape[3]))[None, None]
-    rows = torch.cat([noise, warp_latent(noise, task.pinned, cells).values])
-    with mixed_self_attention(backbone.attention_layers(), first_row_alphas(2), blocks="last two up blocks"):
-        x = ddim.sample(backbone.denoiser(prepared.text), rows, sigmas)
-    return model.decode_latents(x)[1:]
+    dragged = warped_noise(noise, task.pinned, task.moved, Warp())
+    return sample_beside(model, backbone.denoiser(prepared.text), noise, dragged, sigmas, Drag().reference)[1:]
 
 
 def by_warp(model: ToyModel, place: int, task: Task) -> dict[str, Callable[[], Tensor]]:

@@ -8,7 +8,7 @@ from typing import Any
 import comfy.utils
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -23,6 +23,7 @@ from .host.adapters import CATEGORY, image_of_one, single_latent
 from .host.backbone import check_latent, shadowed, unet_config
 from .host.inputs import checked
 from .host.noise import as_latent, noisy_latent
+from .host.picker import shown_to_picker, without_points
 from .host.prompt import Prompt, read_prompt
 from .host.sigmas import SIGMA_KEY, check_noise_level, remaining_sigmas, schedule_inputs
 from .host.versions import schema
@@ -30,7 +31,6 @@ from .host.versions import schema
 OptionsType = io.Custom("DRAG_OPTIONS")
 AS_PUBLISHED = -1
 PREVIEW_SIDE = 512  # pixels
-NO_POINTS = "points is empty: click a handle on the picture, then where it should go"
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,9 @@ class DragLatentOptimize(io.ComfyNode):
         start: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         picture = image_of_one(image, "image")
-        shown = {"picker_image": ui.PreviewImage(picture[None], cls=cls).as_dict()["images"]}
-        if isinstance(points, str) and not points.strip():
-            # Not an exception: the picture must reach the picker, to pick points on.
-            return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Latent Optimize: {NO_POINTS}")
+        shown = shown_to_picker(picture[None], cls)
+        if nothing := without_points(points, "Drag Latent Optimize", 4, shown):
+            return nothing
         unet_config(model, ", or use Drag Warp, which asks no model")  # whose features it follows
         samples = single_latent(latent, "latent")
         check_latent(model, samples, "latent")

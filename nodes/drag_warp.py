@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -17,9 +17,9 @@ from ..morph_core.pictures.handle_tracks import as_image
 from ..morph_core.pictures.warp_picture import draw_warp
 from .host.adapters import CATEGORY, image_of_one, images_batch, latent_batch
 from .host.inputs import checked
+from .host.picker import shown_to_picker, without_points
 from .host.versions import schema, stock_name
 
-NO_POINTS = "points is empty: click a handle on the picture, then where it should go"
 LEFT, WHOLE = "what was left, and the rim", "all that moved, too"
 
 
@@ -128,10 +128,9 @@ class DragWarp(io.ComfyNode):
         depth: Tensor | None = None,
     ) -> io.NodeOutput:
         pictures = images_batch(image, "image")
-        shown = {"picker_image": ui.PreviewImage(pictures[:1], cls=cls).as_dict()["images"]}
-        if isinstance(points, str) and not points.strip():
-            # Not an exception: the picture must reach the picker, to pick points on.
-            return io.NodeOutput(*[None] * 4, ui=shown, block_execution=f"Drag Warp: {NO_POINTS}")
+        shown = shown_to_picker(pictures[:1], cls)
+        if nothing := without_points(points, "Drag Warp", 4, shown):
+            return nothing
         size = (pictures.shape[2], pictures.shape[1])
         pairs = parse_points(points, size)
         where = None if mask is None else masked_crop(mask, CentreCrop(size, size))

@@ -138,7 +138,7 @@ def _whole(
 def _came_from(back: Backward, size: tuple[int, int]) -> Tensor:
     """(H, W, 2). Of large pictures it is computed on a grid, between whose places a field is taken for straight."""
     stride = math.ceil(math.sqrt(size[0] * size[1] / MOST_PLACES))
-    nodes = tuple((side - 1 + stride - 1) // stride + 1 for side in size)
+    nodes = tuple(math.ceil((side - 1) / stride) + 1 for side in size)
     places = (pixel_middles((nodes[0], nodes[1])) - 0.5) * stride + 0.5
     came = torch.cat([back(strip) for strip in places.reshape(-1, 2).split(STRIP)]).reshape(*nodes, 2)
     if stride == 1:

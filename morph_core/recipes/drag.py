@@ -120,31 +120,34 @@ def drag_prepared(
     read = up_block_features(backbone.up_blocks(), denoise, config.feature_block)
     with blended_loras(lora_layers(model, image), {}, (0.0,)):
         reporter = stage_reporter(on_stage, "dragging")
-        start = None if config.warp is None else _warped(noise, points, mask, config.warp)
+        start = None if config.warp is None else warped_noise(noise, points, mask, config.warp)
         result = drag_latent(read, backbone.schedule, noise, sigmas, points, config.latent, mask, reporter, start)
-        images = _sample_beside(model, denoise, result, sigmas[result.level :], config, on_stage)
+        remaining, reference = sigmas[result.level :], config.reference
+        images = sample_beside(model, denoise, result.original, result.dragged, remaining, reference, on_stage)
     return DraggedImage(images[:1], images[1:], result)
 
 
-def _warped(noise: Tensor, points: DragPoints, mask: Tensor | None, warp: Warp) -> Tensor:
+def warped_noise(noise: Tensor, points: DragPoints, mask: Tensor | None, warp: Warp) -> Tensor:
+    """An inverted latent (1, C, h, w) warped as its picture would be. mask: (1, 1, H, W), of the picture."""
     cells = None if mask is None else free_cells(mask, (noise.shape[2], noise.shape[3]))[None, None]
     return warp_latent(noise, points, cells, warp).values
 
 
 @torch.no_grad()
-def _sample_beside(
+def sample_beside(
     model: LatentDiffusion,
     denoise: Denoise,
-    result: DragResult,
+    original: Tensor,
+    dragged: Tensor,
     sigmas: Tensor,
-    config: Drag,
-    on_stage: OnStage | None,
+    reference: str | None,
+    on_stage: OnStage | None = None,
 ) -> Tensor:
-    """The original and the dragged image (2, 3, H, W), sampled as one batch."""
-    rows = torch.cat([result.original, result.dragged])
+    """The original's and the dragged latent's images (2, 3, H, W), sampled as one batch. reference: see `Drag`."""
+    rows = torch.cat([original, dragged])
     with ExitStack() as patches:
-        if config.reference is not None:
+        if reference is not None:
             layers = model.backbone.attention_layers()
-            patches.enter_context(mixed_self_attention(layers, first_row_alphas(len(rows)), blocks=config.reference))
+            patches.enter_context(mixed_self_attention(layers, first_row_alphas(len(rows)), blocks=reference))
         x = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"))
     return model.decode_latents(x / model.backbone.schedule.scale(sigmas[-1]))
