@@ -1,0 +1,79 @@
+"""What `benchmarks.speed` measures on, the toy model's UNet and a larger one, and how it sets one time beside another."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.cost import finish
+from morph_core.models.text import Text
+from morph_core.models.unet import UnetBackbone
+from morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
+from morph_core.toy.model import IMAGE_SIZE, TEXT_WIDTH, load_toy_model, new_unet
+
+STEPS = 50
+NETWORKS = ("toy", "larger")
+LARGER_WIDTHS = (128, 256, 512, 512)
+LARGER_SIDE = 32  # of its latent: 256 pixels
+TOKENS, CONTEXT_WIDTH = 77, 768
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A UNet and what goes into it. latent: (1, C, h, w), scaled. text: of one row. sigmas: (STEPS + 1,), falling."""
+
+    backbone: UnetBackbone
+    latent: Tensor
+    text: Text
+    sigmas: Tensor
+
+    def noise(self, rows: int = 1) -> Tensor:
+        """(rows, C, h, w) at sigmas[0], each row another."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn((rows, *self.latent.shape[1:]), generator=generator).to(self.latent)
+        return self.backbone.schedule.noised(self.latent, noise, self.sigmas[0])
+
+
+def place(name: str) -> Place:
+    """name: of `NETWORKS`; on the GPU where torch sees one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    if name == "toy":
+        network, side = load_toy_model(device=device).backbone.network, IMAGE_SIZE // 4
+        context = torch.randn(1, 16, TEXT_WIDTH)
+    else:
+        network, side = larger_unet().to(device), LARGER_SIDE
+        context = torch.randn(1, TOKENS, CONTEXT_WIDTH)
+    backbone = UnetBackbone(network, VariancePreserving(sigmas_of(alphas_cumprod()).to(device)))
+    sigmas = ddim_sigmas(backbone.schedule.sigmas, STEPS)
+    return Place(backbone, torch.randn(1, 4, side, side).to(device), Text(context.to(device)), sigmas)
+
+
+def larger_unet() -> torch.nn.Module:
+    """Stable Diffusion 1.5's but for its widths; random weights."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(  # type: ignore[no-any-return]
+        sample_size=LARGER_SIDE, block_out_channels=LARGER_WIDTHS, cross_attention_dim=CONTEXT_WIDTH
+    ).eval().requires_grad_(False)
+
+
+def ratio(work: Work, floor: Work, repeats: int) -> float:
+    """What work takes in relation to floor: the median over rounds in which both run, one after the other."""
+    work(), floor()
+    return statistics.median(seconds(work) / seconds(floor) for _ in range(repeats))
+
+
+def seconds(work: Work) -> float:
+    """The processor's where one thread of it computes, which nothing else that runs counts in; else the clock's."""
+    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
+    finish()
+    start = clock()
+    work()
+    finish()
+    return clock() - start
