@@ -1,4 +1,4 @@
-"""What `benchmarks.speed` measures on, the toy model's UNet and a larger one, and how it sets one time beside another."""
+"""The networks that `benchmarks.speed` measures on, and one time beside another."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ from benchmarks.cost import finish
 from morph_core.models.text import Text
 from morph_core.models.unet import UnetBackbone
 from morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
-from morph_core.toy.model import IMAGE_SIZE, TEXT_WIDTH, load_toy_model, new_unet
+from morph_core.toy.model import IMAGE_SIZE, TEXT_WIDTH, load_toy_model
 
 STEPS = 50
 NETWORKS = ("toy", "larger")
@@ -58,9 +58,13 @@ def larger_unet() -> torch.nn.Module:
     """Stable Diffusion 1.5's but for its widths; random weights."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(  # type: ignore[no-any-return]
-        sample_size=LARGER_SIDE, block_out_channels=LARGER_WIDTHS, cross_attention_dim=CONTEXT_WIDTH
-    ).eval().requires_grad_(False)
+    return (
+        UNet2DConditionModel(  # type: ignore[no-any-return]
+            sample_size=LARGER_SIDE, block_out_channels=LARGER_WIDTHS, cross_attention_dim=CONTEXT_WIDTH
+        )
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def ratio(work: Work, floor: Work, repeats: int) -> float:
