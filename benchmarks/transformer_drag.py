@@ -19,7 +19,7 @@ from benchmarks.pictures import sheet
 from benchmarks.runner import arguments, measured, table
 from morph_core.denoise import Denoise
 from morph_core.dragging.latent import drag_latent
-from morph_core.lora.blend import blended_loras
+from morph_core.lora.merge import whole_lora
 from morph_core.models.features import CELLS_PER_LATENT_CELL, ReadFeatures
 from morph_core.models.transformer import PATCH
 from morph_core.recipes.drag import Drag, drag_prepared, sample_beside
@@ -61,7 +61,7 @@ def drag_by_block(model: ToyModel, task: Task) -> dict[str, Tensor]:
         config = replace(GOOD_DRAG, learning_rate=rate)
         for name, place in BLOCKS.items():
             denoise = backbone.denoiser(prepared.text)
-            with blended_loras(lora_layers(model, prepared), {}, (0.0,)):
+            with whole_lora(lora_layers(model, prepared)):
                 read = token_features(blocks[place], denoise)
                 result = drag_latent(read, backbone.schedule, noise, sigmas, task.points, config)
                 rest = sigmas[result.level :]

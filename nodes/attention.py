@@ -8,7 +8,6 @@ from comfy_api.latest import io
 
 from ..morph_core.attention.end_frames import BLOCKS, check_blocks
 from .host.adapters import CATEGORY, AlphasType, alphas_input
-from .host.backbone import unet_config
 from .host.end_frames import EndContexts, EndFrames, EndTokens
 from .host.frame_batches import PARTS, InParts, parts_first
 from .host.inputs import checked
@@ -90,7 +89,7 @@ class AttentionKVInject(io.ComfyNode):
         patched = model.clone()
         frames = EndFrames(frame_alphas, strength, end_percent, blocks)
         if isinstance(model.model.diffusion_model, UNetModel):
-            patched.set_model_attn1_patch(EndContexts(frames, unet_config(model)))
+            EndContexts.patch(patched, frames)
         else:
             EndTokens.patch(patched, frames)
         if frames_per_batch:

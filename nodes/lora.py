@@ -16,8 +16,9 @@ from comfy_api.latest import io
 from torch import nn
 
 from ..morph_core.errors import InvalidInput
-from ..morph_core.lora.blend import LowRank, blended_loras, check_shapes, joined, low_rank, of_part
+from ..morph_core.lora.blend import StackedLoras
 from ..morph_core.lora.fit import LoraFit, fit_lora
+from ..morph_core.lora.low_rank import LowRank, check_shapes, joined, low_rank, of_part
 from ..morph_core.morphing.alphas import Alphas
 from .host.adapters import (
     CATEGORY,
@@ -37,6 +38,7 @@ from .host.versions import known, schema, stock_name
 LOAD_LORA = ("LoraModelLoader",)
 SAVE_LORA = ("SaveLoRA", "SaveLoRANode")
 NETWORK = "diffusion_model."
+KEY = "morph_drag_lora_blend"  # of the wrappers
 TRANSFORMER_OPTIONS = 5  # its place among the arguments of ComfyUI's `apply_model`
 TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
 
@@ -208,26 +210,41 @@ class LoraBlend(io.ComfyNode):
         of_start, of_end = _layers(model, start, "start"), _layers(model, end, "end")
         patched = model.clone()
         blend = _BlendedLoras(of_start, of_end, alphas_input(alphas))
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "morph_drag_lora_blend", blend)
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, blend.run)
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, blend.call)
         parts_first(patched)
         run_uncompiled(patched, "LoRA Blend")
         return io.NodeOutput(patched)
 
 
 class _BlendedLoras:
-    """Wrapper around one call of the network, which not every family has a wrapper of its own for."""
+    """Wrappers around a run of a sampler and one call of the network, which not every family has one of its own for."""
 
     def __init__(self, start: dict[str, LowRank], end: dict[str, LowRank], alphas: Alphas) -> None:
         self.start, self.end, self.alphas = start, end, alphas
+        self.stacked: dict[nn.Module, StackedLoras] | None = None  # of the networks of the run that is under way
 
-    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        network: nn.Module = executor.class_obj.diffusion_model
+    def run(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """What is stacked for a run, on the device that computes, goes with it."""
+        self.stacked = {}
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self.stacked = None
+
+    def call(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
         with named("LoRA Blend"):
             rows = len(args[0])
             alphas = current_alphas(rows, options, self.alphas)
-            with blended_loras(_located(network, self.start), _located(network, self.end), alphas, rows=rows):
+            with self._stacked(executor.class_obj.diffusion_model).applied(alphas, rows):
                 return executor(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def _stacked(self, network: nn.Module) -> StackedLoras:
+        stacked = {} if self.stacked is None else self.stacked  # a network may be called without a sampler
+        if network not in stacked:
+            stacked[network] = StackedLoras(_located(network, self.start), _located(network, self.end))
+        return stacked[network]
 
 
 def _located(network: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, LowRank]:

@@ -34,7 +34,7 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, end
     alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device).reshape(-1, *[1] * (context.ndim - 1))
     of_ends = (context if ends is None else ends).unflatten(0, (len(repeats), -1))
     mixed = torch.lerp(of_ends[:, :1], of_ends[:, -1:], alpha)
-    return torch.lerp(repeats, mixed, strength).flatten(0, 1)
+    return (mixed if strength == 1 else torch.lerp(repeats, mixed, strength)).flatten(0, 1)
 
 
 def mix_end_tokens(
@@ -87,22 +87,31 @@ def mixed_self_attention(
     alphas: Alphas,
     strength: float = 1.0,
     blocks: str = "up blocks",
+    ends: dict[str, Tensor] | None = None,
 ) -> Iterator[None]:
     """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
     `mix_end_contexts`.
 
-    layers: of the whole network. blocks: one of `BLOCKS`.
+    layers: of the whole network. blocks: one of `BLOCKS`. ends: by layer, what was made of the ends' rows at this very
+    step; an empty one is filled, by a batch that has the ends first and last, and spares them to those that follow.
     """
     check_blocks(blocks)
 
-    def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mixed = mix_end_contexts(context, alphas, strength)
-        return x, mixed, mixed
-
-    def image(tokens: Tensor) -> Tensor:
-        return mix_end_contexts(tokens, alphas, strength)
+    def mixed(part: str, context: Tensor) -> Tensor:
+        if ends is None:
+            return mix_end_contexts(context, alphas, strength)
+        if part not in ends:
+            ends[part] = context[[0, -1]]
+        return mix_end_contexts(context, alphas, strength, ends[part].to(context.device))
 
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
+        def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            of_layer = mixed(layer.path, context)
+            return x, of_layer, of_layer
+
+        def image(tokens: Tensor, name: str) -> Tensor:
+            return mixed(f"{layer.path}.{name}", tokens)
+
         if layer.kind == "joint":
             return AttentionEdit(image=image) if layer_is_chosen(blocks, layer.block, layer.blocks) else None
         is_chosen = layer.kind == "self" and block_is_chosen(blocks, layer.stage, layer.block, layer.blocks)

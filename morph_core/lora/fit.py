@@ -12,7 +12,7 @@ from ..errors import InvalidInput
 from ..models.backbone import Backbone
 from ..models.text import Text
 from ..packages import check_version
-from .blend import PREFIX, LoraWeights
+from .low_rank import PREFIX, LoraWeights
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -38,13 +39,13 @@ class AttentionEdit:
 
     inputs: from the layer's input (B, N, C) and its context (B, T, D), for self-attention the same tensor, to what
     queries, keys and values are made of. maps: from attention probabilities (B, heads, N, T) to those that are used.
-    image: of a joint layer, from the image's keys or values (B, ..., D), projected and normed, to those that are used;
-    once for either. It acts before rotary embedding, which is the same for all rows.
+    image: of a joint layer, from the image's keys or values (B, ..., D), projected and normed, and "keys" or "values"
+    to those that are used. It acts before rotary embedding, which is the same for all rows.
     """
 
     inputs: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     maps: Callable[[Tensor], Tensor] | None = None
-    image: Callable[[Tensor], Tensor] | None = None
+    image: Callable[[Tensor, str], Tensor] | None = None
 
 
 EditOf = Callable[[AttentionLayer], AttentionEdit | None]
@@ -109,21 +110,24 @@ def _replaced_inputs(
 
 
 @contextmanager
-def _replaced_image(layer: AttentionLayer, image: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _replaced_image(layer: AttentionLayer, image: Callable[[Tensor, str], Tensor]) -> Iterator[None]:
     attention: Any = layer.module
     counts: list[int] = []  # of the image's tokens, in the call under way of a fused block
 
     def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         counts[:] = [(args[0] if args else kwargs["hidden_states"]).shape[1]]
 
-    def replace(module: nn.Module, args: tuple[Any, ...], tokens: Tensor) -> Tensor:
+    def replace(name: str, module: nn.Module, args: tuple[Any, ...], tokens: Tensor) -> Tensor:
         if not counts:
-            return image(tokens)
+            return image(tokens, name)
         text = tokens.shape[1] - counts[0]
-        return torch.cat([tokens[:, :text], image(tokens[:, text:])], dim=1)
+        return torch.cat([tokens[:, :text], image(tokens[:, text:], name)], dim=1)
 
     keys = attention.to_k if attention.norm_k is None else attention.norm_k
-    handles = [made.register_forward_hook(replace) for made in (keys, attention.to_v)]
+    handles = [
+        made.register_forward_hook(partial(replace, name))
+        for made, name in ((keys, "keys"), (attention.to_v, "values"))
+    ]
     if layer.fused is not None:
         handles.append(layer.fused.register_forward_pre_hook(count, with_kwargs=True))
     try:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..denoise import Denoise
 from ..errors import InvalidInput, shown
-from ..lora.blend import blended_loras
+from ..lora.merge import whole_lora
 from ..models.latent_diffusion import LatentDiffusion
 from ..models.text import Text
 from ..sampling.flow_edit import FlowEdit, flow_edit
@@ -54,7 +54,7 @@ def edit_prepared_by_difference(
 
     source = guided(image.text, config.source_guidance)
     target = guided(text_for(model, image, edited_prompt), config.edited_guidance)
-    with blended_loras(lora_layers(model, image), {}, (0.0,)):
+    with whole_lora(lora_layers(model, image)):
         latent = _edited(config.method, source, target, image.latent, sigmas, model, on_stage)
     return EditedImage(model.decode_latents(image.latent), model.decode_latents(latent))
 

@@ -19,8 +19,8 @@ from ..dragging.moves import Warp
 from ..dragging.points import DragPoints
 from ..dragging.warp import warp_latent
 from ..errors import InvalidInput
-from ..lora.blend import blended_loras
 from ..lora.fit import LoraFit
+from ..lora.merge import whole_lora
 from ..models.features import DEFAULT_BLOCK, up_block_features
 from ..models.latent_diffusion import LatentDiffusion
 from ..sampling import ddim
@@ -118,7 +118,7 @@ def drag_prepared(
     noise = inverted(model, image, sigmas, on_stage).noise
     denoise = backbone.denoiser(image.text)
     read = up_block_features(backbone.up_blocks(), denoise, config.feature_block)
-    with blended_loras(lora_layers(model, image), {}, (0.0,)):
+    with whole_lora(lora_layers(model, image)):
         reporter = stage_reporter(on_stage, "dragging")
         start = None if config.warp is None else warped_noise(noise, points, mask, config.warp)
         result = drag_latent(read, backbone.schedule, noise, sigmas, points, config.latent, mask, reporter, start)

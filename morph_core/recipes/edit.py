@@ -14,7 +14,7 @@ from ..attention.prompt_to_prompt import PromptToPrompt, check_layers, prompt_to
 from ..attention.word_edit import WordEdit
 from ..denoise import Denoise
 from ..errors import InvalidInput
-from ..lora.blend import blended_loras
+from ..lora.merge import whole_lora
 from ..models.latent_diffusion import LatentDiffusion
 from ..models.text import Text, concatenated
 from ..sampling import ddim
@@ -95,7 +95,7 @@ def edit_prepared(
     if run:
         conditional = _controlled(model, conditional, run)
         corrections.append(run.blend)
-    with torch.no_grad(), blended_loras(lora_layers(model, image), {}, (0.0,)):
+    with torch.no_grad(), whole_lora(lora_layers(model, image)):
         denoise = guided_denoiser(unconditional, conditional, config.guidance)
         rows = trajectory.noise.repeat(2, 1, 1, 1)
         x = ddim.sample(denoise, rows, sigmas, stage_reporter(on_stage, "sampling"), corrections)
@@ -113,7 +113,7 @@ def null_text_of(
     """The embeddings with which guided sampling follows the trajectory, whatever the edited prompt will be."""
     empty = text_for(model, image, "")
     settings = replace(config.null_text, guidance=config.guidance)
-    with blended_loras(lora_layers(model, image), {}, (0.0,)):
+    with whole_lora(lora_layers(model, image)):
         return null_text_inversion(
             model.backbone.denoiser(image.text),
             _with_context(model, empty),

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InvalidInput
-from ..lora.blend import LoraWeights, LowRank, blended_loras, read_lora
+from ..lora.blend import blended_loras
 from ..lora.fit import LoraFit, fit_lora
+from ..lora.low_rank import LoraWeights, LowRank, read_lora
+from ..lora.merge import whole_lora
 from ..models.latent_diffusion import LatentDiffusion
 from ..models.text import Text
+from ..morphing.blend_text import blended
 from ..sampling import ddim
 from ..sampling.trajectory import Trajectory
 from .stages import OnStage, stage_reporter
@@ -60,14 +63,36 @@ def inverted(
 
     iterations: of the fixed point, see `ddim.trace`.
     """
-    known = image.trajectory
-    if known is not None and known.sigmas.shape == sigmas.shape and torch.allclose(known.sigmas.to(sigmas), sigmas):
+    if (known := _known(image, sigmas)) is not None:
         return known
-    backbone = model.backbone
-    with blended_loras(lora_layers(model, image), {}, (0.0,)):
-        x = image.latent * backbone.schedule.scale(sigmas[-1])
-        reporter = stage_reporter(on_stage, "inverting")
-        return ddim.trace(backbone.denoiser(image.text), x, sigmas, backbone.schedule, reporter, iterations)
+    schedule, denoise = model.backbone.schedule, model.backbone.denoiser(image.text)
+    with whole_lora(lora_layers(model, image)):
+        x, reporter = image.latent * schedule.scale(sigmas[-1]), stage_reporter(on_stage, "inverting")
+        return ddim.trace(denoise, x, sigmas, schedule, reporter, iterations)
+
+
+@torch.no_grad()
+def inverted_pair(
+    model: LatentDiffusion, start: PreparedImage, end: PreparedImage, sigmas: Tensor, on_stage: OnStage | None = None
+) -> tuple[Trajectory, Trajectory]:
+    """Both images' trajectories: as one batch, each row with its own LoRA, where both prompts have as many tokens."""
+    are_alike = start.text.context.shape == end.text.context.shape  # else one would be repeated, see `blend_text`
+    if not are_alike or any(_known(image, sigmas) is not None for image in (start, end)):
+        return inverted(model, start, sigmas, on_stage), inverted(model, end, sigmas, on_stage)
+    schedule, alphas = model.backbone.schedule, (0.0, 1.0)
+    denoise = model.backbone.denoiser(blended(start.text, end.text, alphas))
+    with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas):
+        x = torch.cat([start.latent, end.latent]) * schedule.scale(sigmas[-1])
+        both = ddim.trace(denoise, x, sigmas, schedule, stage_reporter(on_stage, "inverting"))
+    return both.row(0), both.row(1)
+
+
+def _known(image: PreparedImage, sigmas: Tensor) -> Trajectory | None:
+    """The image's own trajectory, if it goes through these sigmas."""
+    known = image.trajectory
+    if known is None or known.sigmas.shape != sigmas.shape or not torch.allclose(known.sigmas.to(sigmas), sigmas):
+        return None
+    return known
 
 
 def with_trajectory(

@@ -3,28 +3,23 @@
 Every published ingredient is a switch of `Morph`; this file only puts them together.
 """
 
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ..attention.end_frames import check_blocks, mixed_self_attention
+from ..attention.end_frames import check_blocks
 from ..errors import InvalidInput
-from ..lora.blend import blended_loras, check_blend
+from ..lora.blend import check_blend
 from ..lora.fit import LoraFit
 from ..models.latent_diffusion import LatentDiffusion
-from ..morphing.adain import adain
 from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
-from ..morphing.blend_text import blended
 from ..morphing.perceptual import perceptual_distances
-from ..morphing.slerp import slerp
-from ..sampling import ddim
-from ..sampling.direct_inversion import DirectInversion
-from ..sampling.schedule import check_share, sigma_after
-from ..sampling.trajectory import Trajectory
-from .image import PreparedImage, inverted, lora_layers, prepare_image
-from .stages import OnStage, stage_reporter
+from ..sampling.schedule import check_share
+from .image import PreparedImage, prepare_image
+from .morph_frames import Frame, MorphFrames
+from .stages import OnStage
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,10 @@ class Morph:
     attention_blocks: str = "up blocks"
     adain: bool = True
     reschedule: bool = True
+    first_pass_stride: int = 1
+    """How many steps the pass that rescheduling measures takes as one: above 1 it costs less and measures less well."""
+    frames_per_batch: int = 0
+    """So many frames go through the network at a time, after the first and last; 0: all at once."""
     exact_ends: bool = False
     """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
     metric: str = "laplacian pyramid"
@@ -53,6 +52,11 @@ class Morph:
         check_blend(self.lora_blend)
         check_blocks(self.attention_blocks)
         check_share(self.attention)
+        if self.first_pass_stride < 1 or self.frames_per_batch < 0:
+            raise InvalidInput(
+                f"first_pass_stride must be 1 or more and frames_per_batch not negative, got {self.first_pass_stride} "
+                f"and {self.frames_per_batch}"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,54 +104,19 @@ def morph_prepared(
     config: Morph,
     on_stage: OnStage | None = None,
 ) -> MorphResult:
-    """The morph between two prepared images, with a second pass at rescheduled alphas if the config says so."""
-    sigmas = model.backbone.schedule.spaced(config.steps, config.set_alpha_to_one).to(start.latent)
-    trajectories = [inverted(model, image, sigmas, on_stage) for image in (start, end)]
-    noise = [trajectory.noise for trajectory in trajectories]
+    """The morph between two prepared images, with a second pass at rescheduled alphas if the config says so.
 
-    def one_pass(alphas: Alphas) -> MorphResult:
-        x = slerp(noise[0], noise[1], alphas)
-        if config.adain:
-            x = adain(x, noise[0], noise[1], alphas)
-        pinned = {0: trajectories[0], len(alphas) - 1: trajectories[1]} if config.exact_ends else {}
-        latents = sample_frames(model, x, start, end, alphas, config, sigmas, on_stage, pinned)
-        frames = model.decode_latents(latents)
-        return MorphResult(frames, latents, alphas, perceptual_distances(frames, config.metric))
-
-    result = one_pass(alpha_schedule(config.frames))
-    if not config.reschedule:
-        return result
-    alphas = reschedule_alphas(result.alphas, result.distances.tolist(), config.frames)
-    return replace(one_pass(alphas), first_pass=result)
-
-
-def sample_frames(
-    model: LatentDiffusion,
-    x: Tensor,
-    start: PreparedImage,
-    end: PreparedImage,
-    alphas: Alphas,
-    config: Morph,
-    sigmas: Tensor,
-    on_stage: OnStage | None = None,
-    pinned_rows: dict[int, Trajectory] | None = None,
-) -> Tensor:
-    """All frames in one batch: noise (F, C, h, w) at sigmas[0] to latents (F, C, h, w).
-
-    pinned_rows: see `DirectInversion`.
+    The second pass samples no frame again that the first has at the same alpha, such as the ends.
     """
-    backbone = model.backbone
-    plain = backbone.denoiser(blended(start.text, end.text, alphas))
-    mixed_until = sigma_after(sigmas, config.attention)
+    frames = MorphFrames(model, start, end, config, on_stage)
+    alphas = alpha_schedule(config.frames)
+    if not config.reschedule:
+        return _measured(frames.at(alphas), alphas, config)
+    first = _measured(frames.at(alphas, config.first_pass_stride), alphas, config)
+    alphas = reschedule_alphas(alphas, first.distances.tolist(), config.frames)
+    return replace(_measured(frames.at(alphas), alphas, config), first_pass=first)
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        with ExitStack() as patches:
-            if sigma > mixed_until:
-                layers = backbone.attention_layers()
-                patches.enter_context(mixed_self_attention(layers, alphas, blocks=config.attention_blocks))
-            return plain(x, sigma)
 
-    with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas, config.lora_blend):
-        reporter = stage_reporter(on_stage, "sampling frames")
-        x = ddim.sample(denoise, x, sigmas, reporter, [DirectInversion(pinned_rows or {})])
-    return x / backbone.schedule.scale(sigmas[-1])
+def _measured(frames: Sequence[Frame], alphas: Alphas, config: Morph) -> MorphResult:
+    latents, pictures = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("latent", "picture"))
+    return MorphResult(pictures, latents, alphas, perceptual_distances(pictures, config.metric))

@@ -11,6 +11,11 @@ from .schedule import NoiseSchedule
 REL_TOL = 1e-4  # two sigmas this near are one
 
 
+def strided(steps: int, stride: int) -> list[int]:
+    """Of the points 0 .. steps every stride-th, and the last."""
+    return [*range(0, steps, stride), steps]
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """latents: (S + 1, B, C, H, W), from the noise to the image. sigmas: (S + 1,), falling.
@@ -28,6 +33,15 @@ class Trajectory:
     def noise(self) -> Tensor:
         """(B, C, H, W) at sigmas[0], what sampling starts from."""
         return self.latents[0]
+
+    def row(self, row: int) -> "Trajectory":
+        """That of one of the latents alone, (S + 1, 1, C, H, W); what its iterations left is not told apart."""
+        return replace(self, latents=self.latents[:, row : row + 1])
+
+    def every(self, stride: int) -> "Trajectory":
+        """The same in fewer steps: every stride-th point, and the last."""
+        points = strided(len(self.latents) - 1, stride)
+        return replace(self, latents=self.latents[points], sigmas=self.sigmas[points])
 
     def to(self, device: torch.device | str) -> "Trajectory":
         """A copy on this device; made outside inference mode, of tensors that gradients may go through."""

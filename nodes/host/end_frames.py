@@ -1,5 +1,6 @@
 """Attention KV Inject's patches: of a UNet's self-attention inputs, and of a transformer's keys and values."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from ...morph_core.attention.end_frames import (
 from ...morph_core.errors import InvalidInput
 from ...morph_core.morphing.alphas import Alphas
 from ...morph_core.sampling.schedule import sigma_after
-from .backbone import up_block_of
+from .backbone import unet_config, up_block_of
 from .frame_batches import current_alphas, current_frames, parts_first
 from .named_errors import named
 
 NODE = "Attention KV Inject"
 STAGES = {"input": "down", "middle": "mid", "output": "up"}
 OVERRIDE = "optimized_attention_override"
+CONTEXTS = "morph_drag_contexts"
+NUMBERS = itertools.count()
 TOKENS = "morph_drag_tokens"
 """In transformer_options during a call of a transformer: its `_Tokens`."""
 OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never see the image
@@ -39,40 +42,90 @@ class EndFrames:
     end_percent: float
     blocks: str
 
-    def alphas_of(self, rows: int, options: dict[str, Any]) -> Alphas:
-        """Those of the current frames; for a drag, by which all rows look at the first."""
-        if self.alphas is None:
-            return first_row_alphas(len(current_frames(rows, options).frames))
-        return current_alphas(rows, options, self.alphas)
-
-    def act_at(self, options: dict[str, Any]) -> bool:
-        """Whether the current step is among those in which they act."""
+    def mix_of(self, rows: int, options: dict[str, Any]) -> "EndMix | None":
+        """What is to be done in a call of so many rows; None where its step is none of those in which they act."""
         sigma = options["sigmas"].max()
-        return bool(sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent))
+        if not sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent):
+            return None
+        part = current_frames(rows, options)
+        if self.alphas is None:
+            alphas = first_row_alphas(len(part.frames))
+        else:
+            alphas = current_alphas(rows, options, self.alphas)
+        return EndMix(rows, alphas, self.strength, part.of_ends)
+
+
+@dataclass(frozen=True)
+class EndMix:
+    """One call's. alphas: of its frames. of_ends: by patch and layer, what was made of the ends in an earlier part."""
+
+    rows: int
+    alphas: Alphas
+    strength: float
+    of_ends: dict[Any, Tensor]
+
+    def contexts(self, layer: object, context: Tensor) -> Tensor:
+        """What a UNet's layer makes keys or values of."""
+        return mix_end_contexts(context, self.alphas, self.strength, self._ends(layer, context))
+
+    def tokens(self, layer: object, tokens: Tensor, count: int) -> Tensor:
+        """A transformer's keys or values, of which the last `count` are the image's."""
+        return mix_end_tokens(tokens, count, self.alphas, self.strength, self._ends(layer, tokens))
+
+    def _ends(self, layer: object, made: Tensor) -> Tensor:
+        if len(made) != self.rows:
+            raise InvalidInput(
+                f"a layer sees {len(made)} rows of a batch of {self.rows}, so that their frames are not known; leave "
+                "out the patch of the model that changes their number"
+            )
+        return self.of_ends.setdefault(layer, made)
 
 
 @dataclass(frozen=True)
 class EndContexts:
-    """ComfyUI's `attn1_patch` for UNets: sees what every self-attention layer makes keys and values of."""
+    """A wrapper and ComfyUI's `attn1_patch`, for UNets: sees what self-attention makes keys and values of."""
 
     frames: EndFrames
     config: dict[str, Any]
+    key: str  # of its own in transformer_options; cloning a MODEL copies the patch but not the wrapper
+
+    @staticmethod
+    def patch(model: Any, frames: EndFrames) -> None:
+        """Put both on a clone of a MODEL."""
+        patches = EndContexts(frames, unet_config(model), f"{CONTEXTS}_{next(NUMBERS)}")
+        model.set_model_attn1_patch(patches)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, CONTEXTS, patches.call)
+        parts_first(model)
+
+    def call(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **others: Any,
+    ) -> Tensor:
+        """Around one call of the network: decides once for all its layers."""
+        with named(NODE):
+            mix = self.frames.mix_of(len(x), transformer_options)
+        options = {**transformer_options, self.key: mix}
+        return executor(x, t, c_concat, c_crossattn, control, options, **others)  # type: ignore[no-any-return]
 
     def __call__(
         self, query: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
+        mix: EndMix | None = options.get(self.key)
+        if mix is None or not self._is_chosen(*options["block"]):
+            return query, context, value
         with named(NODE):
-            if not (self._is_chosen(*options["block"]) and self.frames.act_at(options)):
-                return query, context, value
-            mixed = self._mixed(context, "context", options)
-            return query, mixed, mixed if value is context else self._mixed(value, "value", options)
-
-    def _mixed(self, context: Tensor, name: str, options: dict[str, Any]) -> Tensor:
-        """name: "context" or "value", which a layer has apart where another patch has changed one of them."""
-        alphas = self.frames.alphas_of(len(context), options)
-        layer = (id(self), name, *options["block"], options["block_index"])
-        ends = current_frames(len(context), options).of_ends.setdefault(layer, context)
-        return mix_end_contexts(context, alphas, self.frames.strength, ends)
+            layer = (self.key, *options["block"], options["block_index"])
+            mixed = mix.contexts((*layer, "context"), context)
+            if value is context:
+                return query, mixed, mixed
+            return query, mixed, mix.contexts((*layer, "value"), value)  # another patch has changed one of them
 
     def _is_chosen(self, stage: str, number: int) -> bool:
         block, count = up_block_of(number, self.config), len(self.config["channel_mult"])
@@ -81,11 +134,15 @@ class EndContexts:
 
 @dataclass
 class _Tokens:
-    """Of one call of a transformer. image, text: how many tokens, padding included. layer: of `layers`, the next."""
+    """Of one call of a transformer. image, text: how many tokens, padding included. layer: of `layers`, the next.
+
+    mix: what is to be done with them, if anything.
+    """
 
     image: int
     text: int
     layers: int
+    mix: EndMix | None
     layer: int = 0
 
 
@@ -125,8 +182,9 @@ class EndTokens:
                     "out, or leave out this node"
                 )
             text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            tokens = _Tokens(_image_tokens(network, x), _padded(network, text), _attention_layers(network))
-        options = {**(transformer_options or {}), TOKENS: tokens}
+            mix = self.frames.mix_of(len(x), transformer_options)
+            tokens = _Tokens(_image_tokens(network, x), _padded(network, text), _attention_layers(network), mix)
+        options = {**transformer_options, TOKENS: tokens}
         output: Tensor = executor(x, t, c_concat, c_crossattn, control, options, **others)
         with named(NODE):
             if not tokens.layer:
@@ -144,22 +202,17 @@ class EndTokens:
             q, k, v = (part.flatten(2) for part in (q, k, v))
         if tokens is not None and _has_image(q, k, tokens):
             with named(NODE):
-                k, v = self._mixed(k, v, tokens, options)
+                k, v = self._mixed(k, v, tokens)
         if self.previous:
             return self.previous(func, q, k, v, *args, **kwargs)
         return func(q, k, v, *args, **kwargs)  # type: ignore[no-any-return]
 
-    def _mixed(self, k: Tensor, v: Tensor, tokens: _Tokens, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _mixed(self, k: Tensor, v: Tensor, tokens: _Tokens) -> tuple[Tensor, Tensor]:
         layer, tokens.layer = tokens.layer, tokens.layer + 1
-        if not (layer_is_chosen(self.frames.blocks, layer, tokens.layers) and self.frames.act_at(options)):
+        if tokens.mix is None or not layer_is_chosen(self.frames.blocks, layer, tokens.layers):
             return k, v
-        alphas, of_ends = self.frames.alphas_of(len(k), options), current_frames(len(k), options).of_ends
-
-        def mixed(part: Tensor, name: str) -> Tensor:
-            ends = of_ends.setdefault((id(self), layer, name), part)
-            return mix_end_tokens(part, tokens.image, alphas, self.frames.strength, ends)
-
-        return mixed(k, "keys"), mixed(v, "values")
+        keys, values = ((id(self), layer, name) for name in ("keys", "values"))
+        return tokens.mix.tokens(keys, k, tokens.image), tokens.mix.tokens(values, v, tokens.image)
 
 
 def _has_image(q: Tensor, k: Tensor, tokens: _Tokens) -> bool:

@@ -10,8 +10,9 @@ from morph_pack.morph_core.attention.end_frames import mixed_self_attention
 from morph_pack.morph_core.dragging.latent import DragLatent, drag_latent, published
 from morph_pack.morph_core.dragging.points import DragPoints
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.blend import blended_loras
 from morph_pack.morph_core.lora.fit import LoraFit
+from morph_pack.morph_core.lora.low_rank import read_lora
 from morph_pack.morph_core.models.features import up_block_features
 from morph_pack.morph_core.recipes.drag import Drag, drag, drag_prepared
 from morph_pack.morph_core.recipes.image import prepare_image

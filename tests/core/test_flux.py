@@ -5,8 +5,9 @@ import torch
 
 from morph_pack.morph_core.attention.end_frames import BLOCKS, mixed_self_attention
 from morph_pack.morph_core.errors import InvalidInput, UnsupportedModel
-from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.blend import blended_loras
 from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
+from morph_pack.morph_core.lora.low_rank import read_lora
 from morph_pack.morph_core.models.flux import FluxBackbone, latents_of, tokens_of
 from morph_pack.morph_core.models.text import Text
 from morph_pack.morph_core.sampling import ddim

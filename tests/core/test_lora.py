@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.blend import BLENDS, LowRank, blended_loras, check_shapes, low_rank, read_lora
+from morph_pack.morph_core.lora.blend import BLENDS, blended_loras
+from morph_pack.morph_core.lora.low_rank import LowRank, check_shapes, low_rank, read_lora
 
 ALPHAS = (0.0, 0.2, 0.7, 1.0)
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

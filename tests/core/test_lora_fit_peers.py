@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from morph_pack.morph_core.lora.blend import read_lora
 from morph_pack.morph_core.lora.fit import LoraFit, trainable_lora
+from morph_pack.morph_core.lora.low_rank import read_lora
 from morph_pack.morph_core.models.unet import UnetBackbone
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, sigmas_of
 from morph_tests.core.lora_fits import ALPHAS, SHORT, context, fit, latent

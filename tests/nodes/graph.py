@@ -13,7 +13,7 @@ from comfy_extras.nodes_train import LoraModelLoader
 from torch import Tensor, nn
 
 from morph_pack.morph_core.dragging.latent import DragLatent
-from morph_pack.morph_core.lora.blend import LoraWeights
+from morph_pack.morph_core.lora.low_rank import LoraWeights
 from morph_pack.morph_core.toy import model as toy_model
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
 

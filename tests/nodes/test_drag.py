@@ -13,7 +13,8 @@ from torch.nn.functional import pad
 from morph_pack.morph_core.dragging.latent import PUBLISHED, DragLatent, DragResult, drag_latent, published
 from morph_pack.morph_core.dragging.points import parse_points
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.blend import blended_loras
+from morph_pack.morph_core.lora.low_rank import read_lora
 from morph_pack.morph_core.models.features import FEATURE_BLOCKS, up_block_features
 from morph_pack.morph_core.pictures.handle_tracks import colour_of
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel

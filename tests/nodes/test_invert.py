@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.blend import blended_loras
+from morph_pack.morph_core.lora.low_rank import read_lora
 from morph_pack.morph_core.sampling import ddim
 from morph_pack.morph_core.sampling.schedule import ddim_sigmas
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.blend import LoraWeights
 from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
+from morph_pack.morph_core.lora.low_rank import LoraWeights
 from morph_pack.morph_core.models.text import Text
 from morph_pack.morph_core.models.unet import UnetBackbone
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, sigmas_of

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from morph_pack.morph_core.attention.end_frames import BLOCKS, mixed_self_attention
 from morph_pack.morph_core.denoise import Denoise
-from morph_pack.morph_core.lora.blend import blended_loras, read_lora
+from morph_pack.morph_core.lora.blend import blended_loras
 from morph_pack.morph_core.lora.fit import LoraFit
+from morph_pack.morph_core.lora.low_rank import read_lora
 from morph_pack.morph_core.models.text import Text
 from morph_pack.morph_core.models.unet import attention_layers
 from morph_pack.morph_core.morphing.adain import adain
