@@ -217,7 +217,10 @@ class _Level:
         self.origins, self.targets, self.pins = (
             to_grid(places.to(original), self.features.size) for places in (points.handles, points.targets, points.pins)
         )
-        self.wanted = self.features.at(self.origins)  # what the handles are tracked by
+        self.pin_radius = min(PIN_RADIUS, config.motion_radius)
+        self.shown = self.features.at(self.origins)  # what the handles are tracked by
+        self.patches = self.features.around(self.origins, config.motion_radius)
+        self.pinned_patches = self.features.around(self.pins, self.pin_radius)
 
     @torch.enable_grad()
     def optimise(
@@ -238,13 +241,14 @@ class _Level:
         places = to_grid(handles, size)
         update = 0
         while update < config.iterations:
-            features, x0 = self.read(z * scale, self.sigmas[0], self.pinned is not None)
+            x = z * scale
+            features, x0 = self.read(x, self.sigmas[0], self.pinned is not None)
             if (losses or self.is_ahead) and update % config.drags_per_tracking == 0:
                 places = self._tracked(features, places)
             note(from_grid(places, size))
             if self._have_arrived(places):
-                return (z * scale).detach(), from_grid(places, size), None
-            loss = self._loss(features, None if x0 is None else self._step(z * scale, x0), places)
+                return x.detach(), from_grid(places, size), None
+            loss = self._loss(features, None if x0 is None else self._step(x, x0), places)
             [gradient] = torch.autograd.grad(loss * loss_scale.value, [z])  # and none of the network's own weights
             value, is_finite = torch.stack([loss.detach(), gradient.isfinite().all()]).tolist()  # one wait for a GPU
             if not math.isfinite(value):
@@ -275,7 +279,7 @@ class _Level:
         return bool((self._distances(places) < self.config.reach).all())
 
     def _tracked(self, features: FeatureMap, places: Tensor) -> Tensor:
-        return track_points(self.wanted, features, places, self.config.tracking_radius)
+        return track_points(self.shown, features, places, self.config.tracking_radius)
 
     def _step(self, x: Tensor, x0: Tensor) -> Tensor:
         return step(x, x0, self.sigmas[0], self.sigmas[1])
@@ -284,14 +288,14 @@ class _Level:
         config, distances = self.config, self._distances(places)
         lengths = distances.clamp(max=config.drag_distance)
         moves = (self.targets - places) * (lengths / distances.clamp(min=1e-6))[:, None]
-        anchored = config.objective == "GoodDrag"
-        reference, origins = (self.features, self.origins) if anchored else (features, places)
-        losses = motion_loss(features, places, moves, reference, origins, config.motion_radius)
+        wanted = self.patches
+        if config.objective == "DragDiffusion":
+            with torch.no_grad():
+                wanted = features.around(places, config.motion_radius)
+        losses = motion_loss(features, places + moves, wanted, config.motion_radius)
         loss = losses.where(distances >= config.reach, 0).sum()
         if len(self.pins):
-            still = torch.zeros_like(self.pins)
-            radius = min(PIN_RADIUS, config.motion_radius)
-            loss = loss + motion_loss(features, self.pins, still, self.features, self.pins, radius).sum()
+            loss = loss + motion_loss(features, self.pins, self.pinned_patches, self.pin_radius).sum()
         if following is not None and self.following is not None and self.pinned is not None:
             change = (following - self.following).abs() / self.next_scale  # eq. 4 of DragDiffusion
             loss = loss + config.mask_weight * (change * self.pinned).sum()

@@ -6,7 +6,7 @@ Points are (x, y) on a feature map's grid: (0, 0) is the middle of the first cel
 import torch
 from torch import Tensor
 
-from ..models.feature_map import FeatureMap
+from ..models.feature_map import FeatureMap, Patches
 
 OUTSIDE = float("inf")
 
@@ -28,28 +28,22 @@ def track_points(wanted: Tensor, features: FeatureMap, handles: Tensor, radius: 
     """
     offsets, tracked = window(radius, handles.device), []
     for handle, one in zip(handles, wanted, strict=True):
-        places = handle + offsets
-        distances = (features.around(handle[None], radius)[0] - one).abs().sum(-1)
-        nearest = distances.where(features.covers(places), OUTSIDE).argmin(0, keepdim=True)
-        tracked.append(places[nearest])
+        patch = features.around(handle[None], radius)
+        distances = (patch.features[0] - one).abs().sum(-1)
+        nearest = distances.where(patch.on_map[0], OUTSIDE).argmin(0, keepdim=True)
+        tracked.append(handle + offsets[nearest])
     return torch.cat(tracked)
 
 
-def motion_loss(
-    features: FeatureMap, handles: Tensor, steps: Tensor, reference: FeatureMap, origins: Tensor, radius: int
-) -> Tensor:
-    """How far each point's patch is from having moved: (N,) losses, (2r + 1)² times the mean absolute difference.
+def motion_loss(features: FeatureMap, places: Tensor, wanted: Patches, radius: int) -> Tensor:
+    """How far the patches at places are from the wanted ones: (N,) losses, (2r + 1)² times the mean absolute difference.
 
-    features: with gradient. handles: (N, 2). steps: (N, 2), how far each patch should move now. reference, origins: the
-    map and the places (N, 2) whose patches are to be found there; no gradient flows into them. With `features` and
-    `handles` themselves as reference this is DragDiffusion's eq. 3, as its released code computes it; with the
-    original's it is GoodDrag's objective (whose code has the factor (2r)²). Cells that are off the map in either place
-    are left out.
+    features: with gradient. places: (N, 2), where each patch should be, a step from its handle. wanted: of that radius;
+    no gradient flows into them. With those of `features` at the handles themselves this is DragDiffusion's eq. 3, as
+    its released code computes it; with the original's it is GoodDrag's objective (whose code has the factor (2r)²).
+    Cells that are off the map in either place are left out.
     """
-    offsets = window(radius, handles.device)  # (K, 2)
-    wanted_at, found_at = origins[:, None] + offsets, (handles + steps)[:, None] + offsets  # (N, K, 2)
-    with torch.no_grad():
-        wanted = reference.around(origins, radius)  # (N, K, D)
-    difference = (features.around(handles + steps, radius) - wanted).abs().mean(-1)
-    counted = reference.covers(wanted_at) & features.covers(found_at)
-    return len(offsets) * (difference * counted).sum(-1) / counted.sum(-1).clamp(min=1)
+    found = features.around(places, radius)
+    difference = (found.features - wanted.features.detach()).abs().mean(-1)  # (N, (2r + 1)²)
+    counted = found.on_map & wanted.on_map
+    return counted.shape[1] * (difference * counted).sum(-1) / counted.sum(-1).clamp(min=1)

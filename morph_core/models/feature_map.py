@@ -8,11 +8,22 @@ from torch.nn.functional import grid_sample
 
 
 @dataclass(frozen=True)
+class Patches:
+    """Squares of (2r + 1)² places a cell apart, row by row: features (N, (2r + 1)², D), and which places are on the map.
+
+    on_map: (N, (2r + 1)²).
+    """
+
+    features: Tensor
+    on_map: Tensor
+
+
+@dataclass(frozen=True)
 class FeatureMap:
     """A network's features (1, D, h, w), resized bilinearly to a map of `size` (H, W) cells, but only where it is read.
 
     Points are (x, y) in cells of the map: (0, 0) is the middle of the first. They need not be integers; between cells
-    the map is bilinear, outside it has the border's values.
+    the map is bilinear, outside it has the border's features.
     """
 
     values: Tensor
@@ -20,25 +31,27 @@ class FeatureMap:
 
     def at(self, points: Tensor) -> Tensor:
         """Features at points: (..., 2) to (..., D)."""
-        return self.around(points.reshape(-1, 2), 0).reshape(*points.shape[:-1], -1)
+        return self.around(points.reshape(-1, 2), 0).features.reshape(*points.shape[:-1], -1)
 
-    def around(self, points: Tensor, radius: int) -> Tensor:
-        """Features in a square of points around each point, a cell apart, row by row: (N, 2) to (N, (2r + 1)², D)."""
-        points = points.to(self.values)
-        first = points.floor()
-        cells = first[..., None] + torch.arange(-radius, radius + 2, device=first.device)  # (N, 2, K), one more a side
-        (columns, rows), (height, width) = cells.unbind(1), self.size
-        x = (2 * columns.clamp(0, width - 1) + 1) / width - 1  # −1..1 is the image, whatever its cells
-        y = (2 * rows.clamp(0, height - 1) + 1) / height - 1
-        places = torch.stack(torch.broadcast_tensors(x[:, None], y[..., None]), dim=-1)  # (N, K, K, 2)
-        found = grid_sample(self.values, places.flatten(0, 1)[None], padding_mode="border", align_corners=False)
-        found = found[0].unflatten(1, places.shape[:2])  # (D, N, K, K)
-        share = (points - first)[..., None, None]  # (N, 2, 1, 1)
-        found = torch.lerp(found[..., :-1], found[..., 1:], share[:, 0])
-        found = torch.lerp(found[..., :-1, :], found[..., 1:, :], share[:, 1])
-        return found.flatten(2).permute(1, 2, 0)
+    def around(self, points: Tensor, radius: int) -> Patches:
+        """The patch around each of the points (N, 2)."""
+        (x, y), (height, width) = points.to(self.values).unbind(-1), self.size
+        steps = torch.arange(-radius, radius + 1, device=x.device)
+        is_column, is_row = _is_between(x[:, None] + steps, width), _is_between(y[:, None] + steps, height)
+        columns, rows = _cells(x, radius, width)[:, None], _cells(y, radius, height)[..., None]
+        cells = torch.stack(torch.broadcast_tensors(columns, rows), dim=-1)  # (N, K, K, 2) with K = 2r + 2
+        found = grid_sample(self.values, cells.flatten(0, 1)[None], padding_mode="border", align_corners=False)
+        found = found[0].unflatten(1, cells.shape[:2])  # (D, N, K, K)
+        found = torch.lerp(found[..., :-1], found[..., 1:], (x - x.floor())[:, None, None])
+        found = torch.lerp(found[..., :-1, :], found[..., 1:, :], (y - y.floor())[:, None, None])
+        return Patches(found.flatten(2).permute(1, 2, 0), (is_row[..., None] & is_column[:, None]).flatten(1))
 
-    def covers(self, points: Tensor) -> Tensor:
-        """Whether each of the points (..., 2) lies on the map: (...)."""
-        (x, y), (height, width) = points.unbind(-1), self.size
-        return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+def _is_between(places: Tensor, cells: int) -> Tensor:
+    return (places >= 0) & (places <= cells - 1)
+
+
+def _cells(places: Tensor, radius: int, cells: int) -> Tensor:
+    """The cells before and behind what is read along an axis, as shares −1..1 of it: (N,) to (N, 2r + 2)."""
+    found = places.floor()[:, None] + torch.arange(-radius, radius + 2, device=places.device)
+    return (2 * found.clamp(0, cells - 1) + 1) / cells - 1

@@ -72,9 +72,11 @@ def test_in_float32_too_to_its_rounding(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_around_a_point_are_the_features_of_its_window_row_by_row(size, radius):
     read, places = FeatureMap(features().double(), size), places_of(size)
-    found = read.around(places, radius)
-    assert found.shape == (len(places), (2 * radius + 1) ** 2, 8)
-    torch.testing.assert_close(found, read.at(places[:, None] + window(radius)), rtol=0, atol=1e-10)
+    found, around = read.around(places, radius), places[:, None] + window(radius)
+    assert found.features.shape == (len(places), (2 * radius + 1) ** 2, 8)
+    torch.testing.assert_close(found.features, read.at(around), rtol=0, atol=1e-10)
+    last = torch.tensor([size[1] - 1, size[0] - 1])
+    assert torch.equal(found.on_map, ((around >= 0) & (around <= last)).all(-1))
 
 
 def test_nothing_as_large_as_the_map_is_saved_for_backward():
@@ -128,4 +130,4 @@ def test_a_map_one_cell_wide_is_sampled_along_its_length(height, width):
 
 def test_the_map_ends_at_its_last_cells_middles():
     on, off = points([0, 0], [15, 11], [0, 11], [7.5, 3.2]), points([-0.01, 5], [15.01, 5], [5, -0.01], [5, 11.01])
-    assert as_map(features()).covers(on).all() and not as_map(features()).covers(off).any()
+    assert as_map(features()).around(on, 0).on_map.all() and not as_map(features()).around(off, 0).on_map.any()

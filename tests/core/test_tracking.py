@@ -26,7 +26,7 @@ def track_points(before, after, handles, origins, radius):
 
 
 def motion_loss(values, handles, steps, reference, origins, radius):
-    return tracking.motion_loss(as_map(values), handles, steps, as_map(reference), origins, radius)
+    return tracking.motion_loss(as_map(values), handles + steps, as_map(reference).around(origins, radius), radius)
 
 
 def x_y(row_col):

@@ -110,7 +110,8 @@ def by_hand(read, x, sigmas, points, config, kept=None):
         ways = [(target - handle, (target - handle).norm()) for handle, target in zip(handles, targets, strict=True)]
         steps = torch.stack([way * min(1, config.drag_distance / max(length.item(), 1e-9)) for way, length in ways])
         reference = (features, handles) if config.objective == "DragDiffusion" else (original, origins)
-        per_point = motion_loss(features, handles, steps, *reference, config.motion_radius)
+        wanted = reference[0].around(reference[1], config.motion_radius)
+        per_point = motion_loss(features, handles + steps, wanted, config.motion_radius)
         loss = torch.stack([one for one, way in zip(per_point, ways, strict=True) if way[1] >= config.reach]).sum()
         if kept is not None:
             loss = loss + config.mask_weight * ((z_after(z * scale, x0, sigmas) - following).abs() * kept).sum()
