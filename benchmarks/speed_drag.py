@@ -12,8 +12,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.cost import finish
 from benchmarks.speed_networks import Place, place, seconds
-from morph_core.dragging.latent import DragResult, OnDrag, drag_latent, published
+from morph_core.dragging.latent import DragResult, drag_latent, published
 from morph_core.dragging.points import DragPoints
+from morph_core.models.feature_map import FeatureMap
 from morph_core.models.features import DEFAULT_BLOCK, FEATURE_BLOCKS, up_block_features
 
 POINTS = DragPoints(torch.tensor([[0.3, 0.5]]), torch.tensor([[0.7, 0.5]]))
@@ -47,25 +48,26 @@ def forwards_of_all_levels(at: Place) -> list[str]:
 
 
 def drag(
-    at: Place, objective: str, mask: Tensor | None, on_drag: OnDrag | None = None, **changes: Any
+    at: Place, objective: str, mask: Tensor | None, before: Callable[[], None] | None = None, **changes: Any
 ) -> tuple[DragResult, int]:
-    """A drag that never arrives, and its forwards. changes: of the published settings."""
-    denoise, sigmas_seen = at.backbone.denoiser(at.text), []
+    """A drag that never arrives, and its forwards. before: called at each. changes: of the published settings."""
+    read, seen = up_block_features(at.backbone.up_blocks(), at.backbone.denoiser(at.text)), []
 
-    def counted(x: Tensor, sigma: Tensor) -> Tensor:
-        sigmas_seen.append(sigma)
-        return denoise(x, sigma)
+    def counted(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[FeatureMap, Tensor | None]:
+        seen.append(sigma)
+        if before:
+            before()
+        return read(x, sigma, wants_x0)
 
-    read = up_block_features(at.backbone.up_blocks(), counted)
     config = replace(published(objective), reach=NEVER, **changes)
-    result = drag_latent(read, at.backbone.schedule, at.noise(), at.sigmas, POINTS, config, mask, on_drag)
-    return result, len(sigmas_seen)
+    return drag_latent(counted, at.backbone.schedule, at.noise(), at.sigmas, POINTS, config, mask), len(seen)
 
 
 class _BlockReached(Exception):
     """Ends the bare forward."""
 
 
+@torch.enable_grad()
 def bare(at: Place, mask: Tensor | None) -> None:
     """The network's forward and its backward to the latent, by hand: up to the block, or with a mask to its end."""
     network, sigma = at.backbone.network, at.sigmas[0]
@@ -91,18 +93,17 @@ def bare(at: Place, mask: Tensor | None) -> None:
 def update_ratio(at: Place, objective: str, mask: Tensor | None, units: int) -> float:
     """What a drag's updates take in relation to `bare`, which runs before each of them."""
     clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
-    marks: list[tuple[float, float]] = []  # when an update began and the one before had ended
-    floor = []
+    ended, floors, began = [], [], []
 
-    def note(*_: object) -> None:
+    def between() -> None:
         finish()
-        ended = clock()
-        floor.append(seconds(lambda: bare(at, mask)))
-        marks.append((clock(), ended))
+        ended.append(clock())
+        floors.append(seconds(lambda: bare(at, mask)))
+        began.append(clock())
 
-    drag(at, objective, mask, note, iterations=units, levels=1)
-    updates = [after[1] - before[0] for before, after in zip(marks, marks[1:], strict=False)]
-    return sum(updates) / sum(floor[1:])
+    drag(at, objective, mask, between, iterations=units, levels=1)
+    own = slice(1, units + 1)  # of the forwards: the first is the original's, the last the level's end
+    return (sum(ended[own.start + 1 : own.stop + 1]) - sum(began[own])) / sum(floors[own])
 
 
 def bytes_of_update(at: Place, objective: str, mask: Tensor | None) -> int:

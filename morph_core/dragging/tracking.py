@@ -36,7 +36,7 @@ def track_points(wanted: Tensor, features: FeatureMap, handles: Tensor, radius: 
 
 
 def motion_loss(features: FeatureMap, places: Tensor, wanted: Patches, radius: int) -> Tensor:
-    """How far the patches at places are from the wanted ones: (N,) losses, (2r + 1)² times the mean absolute difference.
+    """How far patches are from the wanted ones: (N,) losses, (2r + 1)² times the mean absolute difference.
 
     features: with gradient. places: (N, 2), where each patch should be, a step from its handle. wanted: of that radius;
     no gradient flows into them. With those of `features` at the handles themselves this is DragDiffusion's eq. 3, as

@@ -9,9 +9,9 @@ from torch.nn.functional import grid_sample
 
 @dataclass(frozen=True)
 class Patches:
-    """Squares of (2r + 1)² places a cell apart, row by row: features (N, (2r + 1)², D), and which places are on the map.
+    """Squares of K = (2r + 1)² places, a cell apart and row by row.
 
-    on_map: (N, (2r + 1)²).
+    features: (N, K, D). on_map: (N, K), whether each place is on the map.
     """
 
     features: Tensor
