@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d, normalize
+from torch.nn.functional import max_pool2d, normalize
 
 from benchmarks.factor_network import FactorNetwork, load_factor_network
 from benchmarks.held_out import held_out
@@ -20,8 +20,8 @@ from benchmarks.pictures import decibels, differing, psnr, sheet
 from benchmarks.runner import arguments, measured, table
 from morph_core.dragging.latent import published
 from morph_core.dragging.points import DragPoints
-from morph_core.dragging.tracking import sample_bilinear
 from morph_core.lora.fit import LoraFit
+from morph_core.models.feature_map import FeatureMap
 from morph_core.recipes.drag import Drag, drag_prepared
 from morph_core.recipes.image import prepare_image
 from morph_core.toy.drawing import FACTORS, KINDS, RANGES, draw, landmarks
@@ -112,13 +112,13 @@ def found(network: FactorNetwork, image: Tensor, output: Tensor, points: DragPoi
 
     Faces are symmetrical, so a handle is looked for in the disc around it and its target, `AROUND` pixels wider.
     """
-    maps = [interpolate(network.features(x)[0], x.shape[-2:], mode="bilinear") for x in (image, output)]
+    maps = [FeatureMap(network.features(x)[0], (IMAGE_SIZE, IMAGE_SIZE)) for x in (image, output)]
     handles, targets = points.handles * IMAGE_SIZE, points.targets * IMAGE_SIZE
     radius = (targets - handles).norm(dim=1) / 2 + AROUND
-    wanted = normalize(sample_bilinear(maps[0], handles - 0.5), dim=-1)  # (N, D)
+    wanted = normalize(maps[0].at(handles - 0.5), dim=-1)  # (N, D)
     steps = torch.arange(0, IMAGE_SIZE, 0.25) + 0.125
     places = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)  # (P, 2)
-    likeness = wanted @ normalize(sample_bilinear(maps[1], places - 0.5), dim=-1).T  # (N, P)
+    likeness = wanted @ normalize(maps[1].at(places - 0.5), dim=-1).T  # (N, P)
     likeness[torch.cdist((handles + targets) / 2, places) > radius[:, None]] = -1
     return places[likeness.argmax(1)]
 

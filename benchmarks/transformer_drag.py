@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from benchmarks.drag import GOOD_DRAG, LORA, METHODS, Measured, Task, kinds_of, make_task, measure, rows
 from benchmarks.factor_network import load_factor_network
@@ -20,6 +19,7 @@ from benchmarks.runner import arguments, measured, table
 from morph_core.denoise import Denoise
 from morph_core.dragging.latent import drag_latent
 from morph_core.lora.merge import whole_lora
+from morph_core.models.feature_map import FeatureMap
 from morph_core.models.features import CELLS_PER_LATENT_CELL, ReadFeatures
 from morph_core.models.transformer import PATCH
 from morph_core.recipes.drag import Drag, drag_prepared, sample_beside
@@ -32,9 +32,9 @@ LEARNING_RATES = (0.02, 0.1)  # GoodDrag's, and as much more as moves the transf
 
 
 def token_features(block: nn.Module, denoise: Denoise) -> ReadFeatures:
-    """The image tokens that a block puts out, as a map resized as `up_block_features` does."""
+    """The image tokens that a block puts out, as a map of the size of those of `up_block_features`."""
 
-    def read(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[Tensor, Tensor | None]:
+    def read(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[FeatureMap, Tensor | None]:
         seen: list[Tensor] = []
         handle = block.register_forward_hook(lambda module, args, output: seen.append(output[1]))
         try:
@@ -43,8 +43,7 @@ def token_features(block: nn.Module, denoise: Denoise) -> ReadFeatures:
             handle.remove()
         height, width = x.shape[-2:]
         tokens = seen[0].float().transpose(1, 2).unflatten(-1, (height // PATCH, width // PATCH))
-        size = [CELLS_PER_LATENT_CELL * side for side in (height, width)]
-        return interpolate(tokens, size, mode="bilinear"), x0
+        return FeatureMap(tokens, (CELLS_PER_LATENT_CELL * height, CELLS_PER_LATENT_CELL * width)), x0
 
     return read
 

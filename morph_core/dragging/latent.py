@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..crop import free_cells
 from ..errors import InvalidInput
+from ..models.feature_map import FeatureMap
 from ..models.features import ReadFeatures
 from ..sampling.ddim import step
 from ..sampling.schedule import NoiseSchedule
@@ -148,8 +149,7 @@ def drag_latent(
         dragged, handles = start.to(x), points.targets.to(x)
     tracks: list[Tensor] = []
     losses: list[float] = []
-    # Scaling by a power of two changes nothing in float32 and saves small gradients in half precision.
-    scaler = torch.amp.GradScaler(x.device.type, init_scale=FIRST_SCALE)
+    loss_scale = _LossScale()
 
     def note(places: Tensor) -> None:
         tracks.append(places)
@@ -157,22 +157,42 @@ def drag_latent(
             on_drag(len(losses), config.levels * config.iterations, places)
 
     for done in range(config.levels):
-        if done:
-            original, dragged = (_denoised(read, row, sigmas[done - 1 : done + 1]) for row in (original, dragged))
-        level = _Level(read, schedule, original, sigmas[done : done + 2], points, config, pinned, start is not None)
+        goes_on, is_ahead = done + 1 < config.levels, start is not None
+        level = _Level(read, schedule, original, sigmas[done : done + 2], points, config, pinned, goes_on, is_ahead)
         if not done and start is None and (level.distances(handles) < config.reach).all():
             raise InvalidInput(
                 f"every handle is within reach of its target already ({config.reach:g} cells); move them apart"
             )
-        dragged, handles = level.optimise(dragged, handles, scaler, losses, note)
-        remaining = level.distances(handles)
-        if (remaining < config.reach).all():
+        dragged, handles, following = level.optimise(dragged, handles, loss_scale, losses, note)
+        if following is None or level.following is None:
             break
-    return DragResult(original, dragged, done, torch.stack(tracks), losses, remaining)
+        original, dragged = level.following, following
+    return DragResult(original, dragged, done, torch.stack(tracks), losses, level.distances(handles))
+
+
+class _LossScale:
+    """By what losses are multiplied before backward.
+
+    A power of two: it changes nothing in float32 and saves small gradients in half precision.
+    """
+
+    def __init__(self) -> None:
+        self.value = FIRST_SCALE
+
+    def fall(self) -> None:
+        """After a gradient that overflowed half precision. Raises when no scale can help."""
+        self.value /= 2
+        if self.value < LAST_SCALE:
+            raise InvalidInput(
+                "the model's gradients are not finite at any scale: lower learning_rate, or use float32 where it is not"
+            )
 
 
 class _Level:
-    """A drag at one noise level: what the original looks like there, and the loop that moves the handles."""
+    """A drag at one noise level: what the original looks like there, and the loop that moves the handles.
+
+    following: the original after a step to the next level; None where neither that level nor a mask asks for it.
+    """
 
     def __init__(
         self,
@@ -183,86 +203,102 @@ class _Level:
         points: DragPoints,
         config: DragLatent,
         pinned: Tensor | None,
+        goes_on: bool,
         is_ahead: bool,
     ) -> None:
         self.read, self.sigmas, self.config, self.pinned = read, sigmas, config, pinned
+        self.goes_on = goes_on  # to another level, unless all handles arrive
         self.is_ahead = is_ahead  # whether the handles are elsewhere from the first update on
         self.scale, self.next_scale = schedule.scale(sigmas[0]), schedule.scale(sigmas[1])
         start = original / self.scale * self.scale  # as the first update sees it, so that nothing has changed by then
         with torch.no_grad():
-            self.features, x0 = read(start, sigmas[0], pinned is not None)
-        self.size: tuple[int, int] = tuple(self.features.shape[-2:])  # type: ignore[assignment]
-        self.origins = to_grid(points.handles.to(original), self.size)
-        self.targets = to_grid(points.targets.to(original), self.size)
-        self.pins = to_grid(points.pins.to(original), self.size)
-        self.following = None if x0 is None else self._following(start, x0)
+            self.features, x0 = read(start, sigmas[0], pinned is not None or goes_on)
+        self.following = None if x0 is None else self._step(start, x0)
+        self.origins, self.targets, self.pins = (
+            to_grid(places.to(original), self.features.size) for places in (points.handles, points.targets, points.pins)
+        )
+        self.pin_radius = min(PIN_RADIUS, config.motion_radius)
+        self.shown = self.features.at(self.origins)  # what the handles are tracked by
+        self.patches = self.features.around(self.origins, config.motion_radius)
+        self.pinned_patches = self.features.around(self.pins, self.pin_radius)
 
     @torch.enable_grad()
     def optimise(
         self,
         dragged: Tensor,
         handles: Tensor,
-        scaler: torch.amp.GradScaler,
+        loss_scale: _LossScale,
         losses: list[float],
         note: Callable[[Tensor], None],
-    ) -> tuple[Tensor, Tensor]:
-        """The dragged latent and its handles (shares of the image) after this level; appends each update's loss."""
-        config, scale = self.config, self.scale
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The dragged latent, its handles (shares of the image), and the latent at the next level if it is to go on.
+
+        Appends each update's loss.
+        """
+        config, scale, size = self.config, self.scale, self.features.size
         z = (dragged / scale).detach().requires_grad_()  # what the paper optimises: the latent as the network sees it
         optimiser = torch.optim.Adam([z], config.learning_rate)
-        places = to_grid(handles, self.size)
+        places = to_grid(handles, size)
         update = 0
         while update < config.iterations:
-            features, x0 = self.read(z * scale, self.sigmas[0], self.pinned is not None)
+            x = z * scale
+            features, x0 = self.read(x, self.sigmas[0], self.pinned is not None)
             if (losses or self.is_ahead) and update % config.drags_per_tracking == 0:
                 places = self._tracked(features, places)
-            note(from_grid(places, self.size))
-            if (self._distances(places) < config.reach).all():
-                break
-            loss = self._loss(features, None if x0 is None else self._following(z * scale, x0), places)
-            if not torch.isfinite(loss):
+            note(from_grid(places, size))
+            if self._have_arrived(places):
+                return x.detach(), from_grid(places, size), None
+            loss = self._loss(features, None if x0 is None else self._step(x, x0), places)
+            [gradient] = torch.autograd.grad(loss * loss_scale.value, [z])  # and none of the network's own weights
+            value, is_finite = torch.stack([loss.detach(), gradient.isfinite().all()]).tolist()  # one wait for a GPU
+            if not math.isfinite(value):
                 raise InvalidInput(_why_not_finite(len(losses)))
-            optimiser.zero_grad()
-            scaler.scale(loss).backward(inputs=[z])  # nothing stays on the network's own weights
-            if _overflowed(scaler, optimiser):
-                continue  # nothing was changed: once more, at a smaller scale
-            losses.append(loss.item())
+            if not is_finite:
+                loss_scale.fall()
+                continue  # nothing was changed: once more
+            z.grad = gradient / loss_scale.value
+            optimiser.step()
+            losses.append(value)
             update += 1
-        else:
-            with torch.no_grad():
-                places = self._tracked(self.read(z * scale, self.sigmas[0], False)[0], places)
-            note(from_grid(places, self.size))
-        return (z * scale).detach(), from_grid(places, self.size)
+        x = (z * scale).detach()
+        with torch.no_grad():
+            features, x0 = self.read(x, self.sigmas[0], self.goes_on)
+        places = self._tracked(features, places)
+        note(from_grid(places, size))
+        following = None if x0 is None or self._have_arrived(places) else self._step(x, x0)
+        return x, from_grid(places, size), following
 
     def distances(self, handles: Tensor) -> Tensor:
         """From each handle (shares of the image) to its target, in cells: (N,)."""
-        return self._distances(to_grid(handles, self.size))
+        return self._distances(to_grid(handles, self.features.size))
 
     def _distances(self, places: Tensor) -> Tensor:
         return (self.targets - places).norm(dim=-1)
 
-    def _tracked(self, features: Tensor, places: Tensor) -> Tensor:
-        return track_points(self.features, features, places, self.origins, self.config.tracking_radius)
+    def _have_arrived(self, places: Tensor) -> bool:
+        return bool((self._distances(places) < self.config.reach).all())
 
-    def _following(self, x: Tensor, x0: Tensor) -> Tensor:
-        """The latent after a step, as the network sees it: what the mask term compares (eq. 4 of DragDiffusion)."""
-        return step(x, x0, self.sigmas[0], self.sigmas[1]) / self.next_scale
+    def _tracked(self, features: FeatureMap, places: Tensor) -> Tensor:
+        return track_points(self.shown, features, places, self.config.tracking_radius)
 
-    def _loss(self, features: Tensor, following: Tensor | None, places: Tensor) -> Tensor:
+    def _step(self, x: Tensor, x0: Tensor) -> Tensor:
+        return step(x, x0, self.sigmas[0], self.sigmas[1])
+
+    def _loss(self, features: FeatureMap, following: Tensor | None, places: Tensor) -> Tensor:
         config, distances = self.config, self._distances(places)
         lengths = distances.clamp(max=config.drag_distance)
         moves = (self.targets - places) * (lengths / distances.clamp(min=1e-6))[:, None]
-        anchored = config.objective == "GoodDrag"
-        reference, origins = (self.features, self.origins) if anchored else (features, places)
-        losses = motion_loss(features, places, moves, reference, origins, config.motion_radius)
-        loss = losses[distances >= config.reach].sum()
+        wanted = self.patches
+        if config.objective == "DragDiffusion":
+            with torch.no_grad():
+                wanted = features.around(places, config.motion_radius)
+        losses = motion_loss(features, places + moves, wanted, config.motion_radius)
+        loss = losses.where(distances >= config.reach, 0).sum()
         if len(self.pins):
-            still = torch.zeros_like(self.pins)
-            radius = min(PIN_RADIUS, config.motion_radius)
-            loss = loss + motion_loss(features, self.pins, still, self.features, self.pins, radius).sum()
+            loss = loss + motion_loss(features, self.pins, self.pinned_patches, self.pin_radius).sum()
         if following is not None and self.following is not None and self.pinned is not None:
-            change = (following - self.following).abs() * self.pinned
-            loss = loss + config.mask_weight * change.sum()
+            change = (following - self.following).abs() / self.next_scale  # eq. 4 of DragDiffusion
+            loss = loss + config.mask_weight * (change * self.pinned).sum()
         return loss
 
 
@@ -275,28 +311,9 @@ def _why_not_finite(updates: int) -> str:
     )
 
 
-def _overflowed(scaler: torch.amp.GradScaler, optimiser: torch.optim.Optimizer) -> bool:
-    """Take a step, unless a gradient overflowed half precision; then the scale falls. Raises when it cannot help."""
-    before = scaler.get_scale()
-    scaler.step(optimiser)
-    scaler.update()
-    if scaler.get_scale() < LAST_SCALE:
-        raise InvalidInput(
-            "the model's gradients are not finite at any scale: lower learning_rate, or use float32 where it is not"
-        )
-    return scaler.get_scale() < before
-
-
 def _pinned_cells(mask: Tensor | None, x: Tensor) -> Tensor | None:
     """(1, 1, h, w), 1 for the cells that must not change, see `free_cells`. None when all may."""
     if mask is None:
         return None
     free = free_cells(mask, (x.shape[2], x.shape[3]))
     return None if free.all() or not free.any() else (~free)[None, None].to(x)
-
-
-@torch.no_grad()
-def _denoised(read: ReadFeatures, x: Tensor, sigmas: Tensor) -> Tensor:
-    _, x0 = read(x, sigmas[0], True)
-    assert x0 is not None  # it was asked for
-    return step(x, x0, sigmas[0], sigmas[1])

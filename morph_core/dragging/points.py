@@ -162,8 +162,8 @@ def to_grid(points: Tensor, size: tuple[int, int]) -> Tensor:
 
 def from_grid(points: Tensor, size: tuple[int, int]) -> Tensor:
     """The inverse of `to_grid`, but for what that clamps."""
-    height, width = size
-    return (points + 0.5) / torch.tensor([width, height], dtype=points.dtype, device=points.device)
+    (x, y), (height, width) = points.unbind(-1), size
+    return torch.stack([(x + 0.5) / width, (y + 0.5) / height], dim=-1)
 
 
 def points_in_crop(points: DragPoints, crop: CentreCrop) -> DragPoints:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ..denoise import Denoise
 from ..errors import InvalidInput
+from .feature_map import FeatureMap
 
-ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
-"""From x (1, C, h, w) at a sigma, the sigma and whether x0 is wanted to features (1, D, H, W) in float32 and x0."""
+ReadFeatures = Callable[[Tensor, Tensor, bool], tuple[FeatureMap, Tensor | None]]
+"""From x (1, C, h, w) at a sigma, the sigma and whether x0 is wanted to features in float32 and x0."""
 
 CELLS_PER_LATENT_CELL = 4  # of the map: half the image's resolution where a latent cell is 8 pixels wide, as published
 DEFAULT_BLOCK = "second to last up block"
@@ -28,7 +28,7 @@ def check_block(block: str) -> None:
 
 
 def up_block_features(up_blocks: Sequence[nn.Module], denoise: Denoise, block: str = DEFAULT_BLOCK) -> ReadFeatures:
-    """The output of one of a UNet's up blocks, resized bilinearly to `CELLS_PER_LATENT_CELL` times the latent's sides.
+    """The output of one of a UNet's up blocks, as a map of `CELLS_PER_LATENT_CELL` times the latent's sides.
 
     denoise: runs the UNet once. block: a key of `FEATURE_BLOCKS`; DragDiffusion reads the second to last of four. When
     x0 is not wanted the forward pass ends with the block. Raises `InvalidInput` for a block that there is not.
@@ -38,7 +38,7 @@ def up_block_features(up_blocks: Sequence[nn.Module], denoise: Denoise, block: s
         raise InvalidInput(f"feature_block is the {block} but the model has {len(up_blocks)} up blocks")
     layer = up_blocks[FEATURE_BLOCKS[block]]
 
-    def read(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[Tensor, Tensor | None]:
+    def read(x: Tensor, sigma: Tensor, wants_x0: bool) -> tuple[FeatureMap, Tensor | None]:
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, args: Any, output: Tensor) -> None:
@@ -53,7 +53,7 @@ def up_block_features(up_blocks: Sequence[nn.Module], denoise: Denoise, block: s
             x0 = None
         finally:
             handle.remove()
-        size = [CELLS_PER_LATENT_CELL * side for side in x.shape[-2:]]
-        return interpolate(seen[0].float(), size, mode="bilinear"), x0
+        height, width = x.shape[-2:]
+        return FeatureMap(seen[0].float(), (CELLS_PER_LATENT_CELL * height, CELLS_PER_LATENT_CELL * width)), x0
 
     return read

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import interpolate
 
 from morph_pack.morph_core.dragging.latent import PUBLISHED, DragLatent, drag_latent, published
 from morph_pack.morph_core.dragging.points import to_grid
@@ -45,13 +44,13 @@ def test_in_half_precision_the_handle_arrives_too(read):
 def test_gradients_too_small_for_half_precision_still_move_the_handle(read):
     def faint(x, sigma, wants_x0):
         features, x0 = halved(read)(x, sigma, wants_x0)
-        return 2**-26 * features, x0
+        return replace(features, values=2**-26 * features.values), x0
 
     points, x = at_cells(*ONE_HANDLE), latent().requires_grad_()
     features, _ = faint(x, SIGMAS[0], False)
     place = to_grid(points.handles, (CELLS, CELLS))
     step = torch.tensor([[1.0, 0.0]])
-    motion_loss(features, place, step, features, place, 1).sum().backward()
+    motion_loss(features, place + step, features.around(place, 1), 1).sum().backward()
     assert x.grad.abs().max() == 0  # what a plain backward pass would give
     result = drag_latent(faint, SCHEDULE, latent(), SIGMAS, points)
     assert distances(result, points) < 2
@@ -61,7 +60,7 @@ def test_features_of_another_shape_than_the_image_have_their_own_cells():
     class Wide(Warp):
         def __call__(self, x, sigma, wants_x0):
             features, x0 = super().__call__(x, sigma, wants_x0)
-            return interpolate(features, (CELLS, 2 * CELLS), mode="bilinear"), x0
+            return replace(features, size=(CELLS, 2 * CELLS)), x0
 
     points = at_cells(*ONE_HANDLE)
     result = drag_latent(Wide(), SCHEDULE, latent(), SIGMAS, points, replace(NEVER, iterations=1))
@@ -130,7 +129,7 @@ def test_features_that_are_not_finite_are_refused():
 
     def broken(x, sigma, wants_x0):
         features, x0 = warp(x, sigma, wants_x0)
-        return features * float("nan"), x0
+        return replace(features, values=features.values * float("nan")), x0
 
     with pytest.raises(InvalidInput, match="features are not finite before the first update: check the model, its pro"):
         drag_latent(broken, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE))
@@ -142,7 +141,7 @@ def test_a_drag_that_diverges_is_refused_and_a_lower_learning_rate_is_advised():
     def overflowing(x, sigma, wants_x0):
         calls.append(x)
         features, x0 = warp(x, sigma, wants_x0)
-        return features * (float("inf") if len(calls) > 2 else 1), x0
+        return replace(features, values=features.values * (float("inf") if len(calls) > 2 else 1)), x0
 
     with pytest.raises(InvalidInput, match=r"not finite after \d updates: lower learning_rate, or use float32"):
         drag_latent(overflowing, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), NEVER)
@@ -168,7 +167,7 @@ def test_an_update_whose_gradient_overflows_half_precision_is_made_again_at_a_sm
     def steep(x, sigma, wants_x0):
         seen.append(x.detach().clone())
         features, x0 = warp(x, sigma, wants_x0)
-        return (256 * features.half()).float(), x0
+        return replace(features, values=(256 * features.values.half()).float()), x0
 
     config = replace(NEVER, learning_rate=1e-3, iterations=4, levels=2, reach=0.1)
     result = drag_latent(steep, SCHEDULE, latent(), SIGMAS, at_cells(*ONE_HANDLE), config)
@@ -181,7 +180,8 @@ def test_gradients_that_no_scale_makes_finite_are_refused():
 
     def broken(x, sigma, wants_x0):
         features, x0 = warp(x, sigma, wants_x0)
-        features.register_hook(lambda gradient: gradient * float("inf")) if features.requires_grad else None
+        if features.values.requires_grad:
+            features.values.register_hook(lambda gradient: gradient * float("inf"))
         return features, x0
 
     with pytest.raises(InvalidInput, match="gradients are not finite"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from morph_pack.morph_core.dragging.points import from_grid, to_grid
-from morph_pack.morph_core.dragging.tracking import sample_bilinear
 from morph_pack.morph_core.errors import InvalidInput
+from morph_pack.morph_core.models.feature_map import FeatureMap
 from morph_pack.morph_core.models.features import CELLS_PER_LATENT_CELL, FEATURE_BLOCKS, up_block_features
 from morph_pack.morph_core.sampling.schedule import alphas_cumprod, sigmas_of
 from morph_tests.networks import denoiser_of
@@ -54,7 +54,7 @@ def test_features_are_the_blocks_output_at_four_times_the_latents_resolution(une
     x = latent()
     features, _ = up_block_features(unet.up_blocks, denoise, block)(x, SIGMA, False)
     raw = raw_features(unet, denoise, block, x)
-    assert torch.equal(features, torch.nn.functional.interpolate(raw, (32, 32), mode="bilinear"))
+    assert torch.equal(features.values, raw) and features.size == (32, 32)
 
 
 @EVERY_BLOCK
@@ -62,11 +62,12 @@ def test_a_place_of_the_image_is_at_the_same_place_in_the_features(unet, denoise
     x = latent(8, 16)
     features, _ = up_block_features(unet.up_blocks, denoise, block)(x, SIGMA, False)
     raw = raw_features(unet, denoise, block, x)
-    assert features.shape[-2:] == (32, 64)
+    assert features.size == (32, 64)
     rows, columns = torch.meshgrid(torch.arange(32), torch.arange(64), indexing="ij")
     middles = from_grid(torch.stack([columns, rows], dim=-1).float(), (32, 64))
-    at_middles = sample_bilinear(raw, to_grid(middles, raw.shape[-2:])).movedim(-1, 0)
-    torch.testing.assert_close(features[0], at_middles, rtol=0, atol=1e-4)
+    middles_of_raw = to_grid(middles, raw.shape[-2:])
+    at_middles = FeatureMap(raw, tuple(raw.shape[-2:])).at(middles_of_raw)
+    torch.testing.assert_close(features.at(to_grid(middles, (32, 64))), at_middles, rtol=0, atol=1e-4)
 
 
 @EVERY_BLOCK
@@ -74,7 +75,7 @@ def test_features_are_the_same_whether_z0_is_wanted_or_not(unet, denoise, block)
     read, x = up_block_features(unet.up_blocks, denoise, block), latent()
     alone, nothing = read(x, SIGMA, False)
     beside, x0 = read(x, SIGMA, True)
-    assert torch.equal(alone, beside)
+    assert torch.equal(alone.values, beside.values)
     assert nothing is None and x0 is not None
 
 
@@ -97,7 +98,11 @@ def test_what_comes_after_the_block_is_computed_only_for_z0(unet, denoise, block
 
 
 def test_the_blocks_are_three_different_ones(unet, denoise):
-    maps = [up_block_features(unet.up_blocks, denoise, block)(latent(), SIGMA, False)[0] for block in FEATURE_BLOCKS]
+    everywhere = torch.cartesian_prod(torch.arange(32), torch.arange(32))
+    maps = [
+        up_block_features(unet.up_blocks, denoise, block)(latent(), SIGMA, False)[0].at(everywhere)
+        for block in FEATURE_BLOCKS
+    ]
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert (maps[first] - maps[second]).abs().max() > 0.1
 
@@ -105,12 +110,12 @@ def test_the_blocks_are_three_different_ones(unet, denoise):
 def test_the_published_block_is_the_default(unet, denoise):
     assert FEATURE_BLOCKS[SECOND_TO_LAST] == -2 and CELLS_PER_LATENT_CELL == 4
     default, named = (up_block_features(unet.up_blocks, denoise, *block) for block in ((), (SECOND_TO_LAST,)))
-    assert torch.equal(default(latent(), SIGMA, False)[0], named(latent(), SIGMA, False)[0])
+    assert torch.equal(default(latent(), SIGMA, False)[0].values, named(latent(), SIGMA, False)[0].values)
 
 
 def gradient(read, wants_x0):
     x = latent().requires_grad_()
-    features, _ = read(x, SIGMA, wants_x0)
+    features = read(x, SIGMA, wants_x0)[0].values
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(3))
     (features * weights).sum().backward()
     return x.grad
@@ -128,8 +133,8 @@ def test_the_gradient_is_the_slope(unet, denoise):
     read = up_block_features(unet.up_blocks, denoiser_of(unet, torch.ones(1, 5, 16), TRAIN_SIGMAS))
     x = latent().double().requires_grad_()
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    read(x, SIGMA, False)[0].square().mean().backward()
-    ends = [read((x + sign * 1e-2 * direction).detach(), SIGMA, False)[0].square().mean() for sign in (1, -1)]
+    read(x, SIGMA, False)[0].values.square().mean().backward()
+    ends = [read((x + sign * 1e-2 * direction).detach(), SIGMA, False)[0].values.square().mean() for sign in (1, -1)]
     slope = (ends[0] - ends[1]).item() / 2e-2
     assert (x.grad * direction).sum().item() == pytest.approx(slope, rel=2e-2)
 
@@ -146,8 +151,8 @@ def test_z0_has_a_gradient_too(unet, denoise):
 def test_features_follow_the_latent(unet, denoise):
     read, x = up_block_features(unet.up_blocks, denoise), latent()
     other = x.flip(-1)
-    assert (read(x, SIGMA, False)[0] - read(other, SIGMA, False)[0]).abs().max() > 0.1
-    assert torch.equal(read(x, SIGMA, False)[0], read(x, SIGMA, False)[0])
+    assert (read(x, SIGMA, False)[0].values - read(other, SIGMA, False)[0].values).abs().max() > 0.1
+    assert torch.equal(read(x, SIGMA, False)[0].values, read(x, SIGMA, False)[0].values)
 
 
 def test_a_half_precision_models_features_are_float32(unet):
@@ -155,8 +160,8 @@ def test_a_half_precision_models_features_are_float32(unet):
     whole, _ = up_block_features(unet.up_blocks, denoiser_of(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
     unet.to(torch.bfloat16)
     half, _ = up_block_features(unet.up_blocks, denoiser_of(unet, text, TRAIN_SIGMAS))(latent(), SIGMA, False)
-    assert half.dtype == torch.float32
-    assert (half - whole).abs().mean() < 0.05 * whole.abs().mean()
+    assert half.values.dtype == torch.float32
+    assert (half.values - whole.values).abs().mean() < 0.05 * whole.values.abs().mean()
 
 
 @pytest.mark.parametrize("wants_x0", [False, True])
@@ -213,4 +218,4 @@ def test_the_only_block_of_a_model_is_its_last(small_unet):
     denoise = denoiser_of(small_unet, torch.ones(1, 5, 16), TRAIN_SIGMAS)
     features, _ = up_block_features(small_unet.up_blocks, denoise, "last up block")(latent(), SIGMA, False)
     raw = raw_features(small_unet, denoise, "last up block", latent())
-    assert torch.equal(features, torch.nn.functional.interpolate(raw, (32, 32), mode="bilinear"))
+    assert torch.equal(features.values, raw) and features.size == (32, 32)

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.dragging.tracking import is_on_map, motion_loss, sample_bilinear, track_points, window
+from morph_pack.morph_core.dragging import tracking
+from morph_pack.morph_core.dragging.tracking import window
+from morph_pack.morph_core.models.feature_map import FeatureMap
 
 HEIGHT, WIDTH = 12, 16
 
@@ -14,10 +16,17 @@ def features(height=HEIGHT, width=WIDTH, depth=8, seed=1):
     return torch.randn(1, depth, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def ramps(height=HEIGHT, width=WIDTH):
-    """Two channels: 3x − 2y + 1 and y."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([3 * x - 2 * y + 1, y])[None].float()
+def as_map(values):
+    """Each value a cell."""
+    return FeatureMap(values, tuple(values.shape[-2:]))
+
+
+def track_points(before, after, handles, origins, radius):
+    return tracking.track_points(as_map(before).at(origins), as_map(after), handles, radius)
+
+
+def motion_loss(values, handles, steps, reference, origins, radius):
+    return tracking.motion_loss(as_map(values), handles + steps, as_map(reference).around(origins, radius), radius)
 
 
 def x_y(row_col):
@@ -44,52 +53,10 @@ def test_published_motion_losses(published):
     torch.testing.assert_close(losses, published["drag.motion_loss_per_point"], rtol=0, atol=1e-4)
 
 
-def test_a_ramp_is_sampled_exactly_everywhere():
-    inside = torch.rand(50, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([WIDTH - 1, HEIGHT - 1])
-    x, y = inside.T
-    torch.testing.assert_close(sample_bilinear(ramps(), inside), torch.stack([3 * x - 2 * y + 1, y], dim=1))
-
-
-def test_at_integers_a_sample_is_the_cell():
-    values = features()
-    at_cells = sample_bilinear(values, points([0, 0], [15, 0], [0, 11], [15, 11], [7, 4]))
-    expected = values[0, :, [0, 0, 11, 11, 4], [0, 15, 0, 15, 7]].T
-    torch.testing.assert_close(at_cells, expected, rtol=0, atol=1e-5)
-
-
-def test_between_four_cells_a_sample_is_their_mean():
-    values = features()
-    mean = values[0, :, 4:6, 7:9].mean((1, 2))
-    torch.testing.assert_close(sample_bilinear(values, points(7.5, 4.5)), mean)
-
-
-def test_off_the_map_a_sample_is_the_borders():
-    off, border = points([-3, 4], [99, 4], [7, -1], [20, 20]), points([0, 4], [15, 4], [7, 0], [15, 11])
-    torch.testing.assert_close(sample_bilinear(ramps(), off), sample_bilinear(ramps(), border))
-
-
-def test_samples_have_the_shape_of_the_points():
-    for shape in ((), (1,), (5,), (3, 4)):
-        assert sample_bilinear(features(), torch.zeros(*shape, 2)).shape == (*shape, 8)
-
-
-@pytest.mark.parametrize(("height", "width"), [(5, 1), (1, 5), (1, 1)])
-def test_a_map_one_cell_wide_is_sampled_along_its_length(height, width):
-    values = features(height, width)
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    cells = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
-    torch.testing.assert_close(sample_bilinear(values, cells), values[0].flatten(1).T, rtol=0, atol=1e-6)
-
-
 def test_a_window_is_a_square_row_by_row():
     assert window(0).tolist() == [[0, 0]]
     assert window(1).tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 0], [0, 0], [1, 0], [-1, 1], [0, 1], [1, 1]]
     assert len(window(12)) == 25**2
-
-
-def test_the_map_ends_at_its_last_cells_middles():
-    on, off = points([0, 0], [15, 11], [0, 11], [7.5, 3.2]), points([-0.01, 5], [15.01, 5], [5, -0.01], [5, 11.01])
-    assert is_on_map(on, features()).all() and not is_on_map(off, features()).any()
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (2, -3), (-3, 3), (1, 0)])

@@ -13,7 +13,8 @@ from torch.nn.functional import interpolate
 
 from morph_pack.morph_core.dragging.latent import DragLatent, published
 from morph_pack.morph_core.dragging.points import DragPoints, from_grid, to_grid
-from morph_pack.morph_core.dragging.tracking import motion_loss, sample_bilinear, track_points
+from morph_pack.morph_core.dragging.tracking import motion_loss, track_points
+from morph_pack.morph_core.models.feature_map import FeatureMap
 from morph_pack.morph_core.sampling.schedule import VariancePreserving
 
 CELLS = 32  # of the map, a side; the latent has 8
@@ -65,18 +66,18 @@ class Warp:
     def __call__(self, x, sigma, wants_x0):
         self.wants.append(wants_x0)
         drawn = sample_at(self.pattern, grid() - self.flow(x, sigma))
-        return drawn.movedim(-1, 0)[None], self.denoise(x, sigma) if wants_x0 else None
+        return FeatureMap(drawn.movedim(-1, 0)[None], (CELLS, CELLS)), self.denoise(x, sigma) if wants_x0 else None
 
     def denoise(self, x, sigma):
         return x / (sigma**2 + 1)
 
     def origin(self, x, sigma, places):
         """Where what is at `places` (N, 2) was in the pattern."""
-        return places - sample_bilinear(self.flow(x, sigma).movedim(-1, 0)[None], places)
+        return places - FeatureMap(self.flow(x, sigma).movedim(-1, 0)[None], (CELLS, CELLS)).at(places)
 
 
 def sample_at(values, places):
-    """As `sample_bilinear`, but with a gradient for the places."""
+    """As `FeatureMap.at`, but with a gradient for the places."""
     normal = 2 * places / (CELLS - 1) - 1
     sampled = torch.nn.functional.grid_sample(values, normal[None], padding_mode="border", align_corners=True)
     return sampled[0].movedim(0, -1)
@@ -104,12 +105,13 @@ def by_hand(read, x, sigmas, points, config, kept=None):
     for update in range(config.iterations):
         features, x0 = read(z * scale, sigmas[0], True)
         if update and update % config.drags_per_tracking == 0:
-            handles = track_points(original, features, handles, origins, config.tracking_radius)
+            handles = track_points(original.at(origins), features, handles, config.tracking_radius)
         tracks.append(handles)
         ways = [(target - handle, (target - handle).norm()) for handle, target in zip(handles, targets, strict=True)]
         steps = torch.stack([way * min(1, config.drag_distance / max(length.item(), 1e-9)) for way, length in ways])
         reference = (features, handles) if config.objective == "DragDiffusion" else (original, origins)
-        per_point = motion_loss(features, handles, steps, *reference, config.motion_radius)
+        wanted = reference[0].around(reference[1], config.motion_radius)
+        per_point = motion_loss(features, handles + steps, wanted, config.motion_radius)
         loss = torch.stack([one for one, way in zip(per_point, ways, strict=True) if way[1] >= config.reach]).sum()
         if kept is not None:
             loss = loss + config.mask_weight * ((z_after(z * scale, x0, sigmas) - following).abs() * kept).sum()
@@ -118,7 +120,7 @@ def by_hand(read, x, sigmas, points, config, kept=None):
         optimiser.step()
         losses.append(loss.item())
     features, _ = read(z * scale, sigmas[0], False)
-    tracks.append(track_points(original, features, handles, origins, config.tracking_radius))
+    tracks.append(track_points(original.at(origins), features, handles, config.tracking_radius))
     return (z * scale).detach(), losses, from_grid(torch.stack(tracks), (CELLS, CELLS))
 
 
