@@ -1,118 +1,55 @@
-"""How fast the toy model is fitted, dragged, inverted and sampled, and in how much memory: python -m benchmarks.speed
+"""What the methods cost beside their networks, as ratios of one run: python -m benchmarks.speed
 
-Each row is measured in a process of its own, one after the other, on the GPU where torch sees one, else on one thread:
-the median of --repeats runs of --units updates or steps, after a run that does not count. Peak memory is what torch
-took of the GPU, else the process's, whose first row shows what importing and loading take.
+Each row has a process of its own, one after the other, of one thread where nothing else is said. The larger UNet is
+Stable Diffusion 1.5's but for its widths and has random weights. With ComfyUI (COMFYUI_PATH) the nodes are measured
+too, and with a GPU networks of the published shapes (`benchmarks.gpu`).
 """
 
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import subprocess
+import sys
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from benchmarks.cost import peak_memory, timed
-from benchmarks.held_out import held_out
+from benchmarks import speed_drag, speed_fit
+from benchmarks.comfyui import find_comfyui
+from benchmarks.gpu import NO_COMFYUI, NO_GPU
 from benchmarks.runner import arguments, measured, table
-from morph_core.attention.end_frames import first_row_alphas, mixed_self_attention
-from morph_core.denoise import Denoise
-from morph_core.dragging.latent import drag_latent, published
-from morph_core.dragging.points import DragPoints
-from morph_core.lora.fit import LoraFit, fit_lora
-from morph_core.models.backbone import EditableBackbone
-from morph_core.models.features import up_block_features
-from morph_core.models.text import Text
-from morph_core.sampling import ddim
-from morph_core.sampling.schedule import ddim_sigmas
-from morph_core.toy.model import IMAGE_SIZE, load_toy_model
+from benchmarks.speed_comfyui import over_the_bare_sampler
+from benchmarks.speed_morph import against_frames, over_the_bare_network, whole_morph
+from benchmarks.speed_networks import NETWORKS
+from morph_core.recipes.morph import Morph
 
-STEPS, LEFT = 50, 35  # sampling steps in all, and how many of them are left where a drag begins
-POINTS = DragPoints(torch.tensor([[0.3, 0.5]]), torch.tensor([[0.7, 0.5]]))
-NEVER = 1e-6  # a reach in which no handle ever is
-HALF = torch.ones(1, 1, IMAGE_SIZE, IMAGE_SIZE).triu()  # a mask
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The toy model's network and a drawing: latent (1, C, h, w), its caption, noise at sigmas[0], sigmas (S + 1,)."""
-
-    backbone: EditableBackbone
-    latent: Tensor
-    text: Text
-    noise: Tensor
-    sigmas: Tensor
-
-    @property
-    def denoise(self) -> Denoise:
-        return self.backbone.denoiser(self.text)
-
-
-def scene() -> Scene:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, drawing = load_toy_model(device=device), held_out(1)
-    backbone, latent = model.backbone, model.encode_images(drawing.render(IMAGE_SIZE))
-    sigmas = ddim_sigmas(backbone.schedule.sigmas, STEPS)[-LEFT - 1 :]
-    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)).to(latent)
-    noised = backbone.schedule.noised(latent, noise, sigmas[0])
-    return Scene(backbone, latent, model.encode_text(drawing.captions), noised, sigmas)
-
-
-def load(scene: Scene, units: int) -> None:
-    """Nothing more."""
-
-
-def fit(scene: Scene, units: int) -> None:
-    fit_lora(scene.backbone, scene.latent, scene.text, LoraFit(steps=units))
-
-
-def drag(scene: Scene, units: int, objective: str, mask: Tensor | None = None) -> None:
-    read = up_block_features(scene.backbone.up_blocks(), scene.denoise)
-    config = replace(published(objective), iterations=units, levels=1, reach=NEVER)
-    drag_latent(read, scene.backbone.schedule, scene.noise, scene.sigmas, POINTS, config, mask)
-
-
-@torch.no_grad()
-def invert(scene: Scene, units: int) -> None:
-    sigmas = ddim_sigmas(scene.backbone.schedule.sigmas, units)
-    ddim.invert(scene.denoise, scene.latent, sigmas, scene.backbone.schedule)
-
-
-@torch.no_grad()
-def sample(scene: Scene, units: int) -> None:
-    """Of two rows, the second of which looks at the first, as a dragged image does at its original."""
-    rows, layers = scene.noise.repeat(2, 1, 1, 1), scene.backbone.attention_layers()
-    with mixed_self_attention(layers, first_row_alphas(len(rows)), blocks="last two up blocks"):
-        ddim.sample(scene.denoise, rows, ddim_sigmas(scene.backbone.schedule.sigmas, units))
-
-
-WORKS: dict[str, tuple[Callable[[Scene, int], None], str]] = {  # and what a unit of it is
-    "loading alone": (load, ""),
-    "LoRA fit": (fit, "an update"),
-    "drag, DragDiffusion": (partial(drag, objective="DragDiffusion"), "an update"),
-    "drag, GoodDrag": (partial(drag, objective="GoodDrag"), "an update"),
-    "drag, GoodDrag, mask": (partial(drag, objective="GoodDrag", mask=HALF), "an update"),
-    "inversion": (invert, "a step"),
-    "sampling beside the original": (sample, "a step"),
+ROWS = (2, 8, 16)
+THREADS = (1, 2)
+FRAMES = (8, 16, 32, 64)
+PART = 8
+OVERHEAD = ["network", "rows", "threads", "LoRA blend", "attention", "both"]
+MORPHS = {
+    "two passes": Morph(),
+    "two passes, exact ends": Morph(exact_ends=True),
+    "first pass of every fifth step": Morph(first_pass_stride=5),
+    "eight frames at a time": Morph(frames_per_batch=PART),
+    "one pass": Morph(reschedule=False),
 }
 
 
-def measure(name: str, repeats: int, units: int) -> tuple[float, float]:
-    """Seconds a unit, median, and the peak memory of this process in MB."""
-    work, place = WORKS[name][0], scene()
-    seconds = [timed(partial(work, place, units)) / units for _ in range(1 + repeats)]
-    return statistics.median(seconds[1:]), peak_memory() / 1e6
-
-
 def main() -> None:
-    given = arguments(__doc__, parallel=False, repeats=5, units=10)
-    rows = []
-    for name, (_, unit) in WORKS.items():
-        [(seconds, memory)] = measured([partial(measure, name, given.repeats, given.units)], workers=1)
-        rows.append([name, f"{1000 * seconds:.1f} ms {unit}" if unit else "", f"{memory:.0f} MB"])
-    print(table(["work", "time", "peak memory"], rows))
+    given = arguments(__doc__, parallel=False, repeats=9, units=10, rows=16, frames=64, steps=50)
+    comfyui = find_comfyui()
+    cases = [(network, rows, threads) for threads in THREADS for network in NETWORKS for rows in ROWS]
+    cases = [case for case in cases if case[1] <= given.rows]
+    title("Over the bare network, in the library")
+    print_rows(OVERHEAD, cases, lambda *case: partial(over_the_bare_network, *case[:2], given.repeats, case[2]))
+    title("Over KSampler without them, in ComfyUI")
+    if comfyui is None:
+        print(NO_COMFYUI)
+    else:
+        print_rows(
+            OVERHEAD, cases, lambda *case: partial(over_the_bare_sampler, comfyui, *case[:2], given.repeats, case[2])
+        )
 
 
-if __name__ == "__main__":
-    main()
+def title(text: str) -> None:
+    print(f"\n{text}\n", flush=True)

@@ -13,6 +13,7 @@ from morph_core.models.text import Text
 from morph_core.models.unet import UnetBackbone
 from morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
 from morph_core.toy.model import IMAGE_SIZE, TEXT_WIDTH, load_toy_model
+from morph_core.toy.words import MAX_TOKENS
 
 STEPS = 50
 NETWORKS = ("toy", "larger")
@@ -45,7 +46,7 @@ def place(name: str) -> Place:
     torch.manual_seed(0)
     if name == "toy":
         network, side = load_toy_model(device=device).backbone.network, IMAGE_SIZE // 4
-        context = torch.randn(1, 16, TEXT_WIDTH)
+        context = torch.randn(1, MAX_TOKENS, TEXT_WIDTH)
     else:
         network, side = larger_unet().to(device), LARGER_SIDE
         context = torch.randn(1, TOKENS, CONTEXT_WIDTH)

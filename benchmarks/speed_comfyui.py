@@ -1,0 +1,49 @@
+"""What LoRA Blend and Attention KV Inject cost in a real ComfyUI, in a process of its own."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.comfyui import load_comfyui, pack_module, run
+from benchmarks.gpu_models import KINDS, SD15, new_model, prompt_of
+from benchmarks.gpu_works import Subject, random_lora, sample
+from benchmarks.speed_networks import CONTEXT_WIDTH, LARGER_SIDE, LARGER_WIDTHS, ratio
+
+LARGER = replace(
+    KINDS["sd15"],
+    network={
+        **SD15,
+        "model_channels": LARGER_WIDTHS[0],
+        "channel_mult": [w // LARGER_WIDTHS[0] for w in LARGER_WIDTHS],
+    },
+    side=8 * LARGER_SIDE,
+    text_width=CONTEXT_WIDTH,
+)
+STEPS = 2
+
+
+def over_the_bare_sampler(comfyui: Path, network: str, rows: int, repeats: int, threads: int) -> list[str]:
+    """KSampler's time with the nodes, in relation to that without: LoRA Blend's, Attention KV Inject's and both's."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.set_num_threads(threads)
+        load_comfyui(comfyui, folder, *(() if torch.cuda.is_available() else ("--cpu",)))
+        place = subject_of(network)
+        alphas = torch.linspace(0, 1, rows).tolist()
+        loras = {"start": random_lora(place.model, 0), "end": random_lora(place.model, 1)}
+        injected = {"strength": 1.0, "end_percent": 1.0, "blocks": "up blocks", "alphas": alphas}
+        (blend,) = run("LoraBlend", model=place.model, **loras, alphas=alphas)
+        models = blend, *(run("AttentionKVInject", model=model, **injected)[0] for model in (place.model, blend))
+        floor = lambda: sample(place, STEPS, rows)  # noqa: E731
+        return [f"{ratio(lambda m=model: sample(place, STEPS, rows, m), floor, repeats):.2f}" for model in models]
+
+
+def subject_of(network: str) -> Subject:
+    if network == "larger":
+        return Subject(LARGER, new_model(LARGER, "fp32"), prompt_of(LARGER))
+    toy, module, words = KINDS["sd15"].small(), pack_module("morph_core.toy.model"), pack_module("morph_core.toy.words")
+    model: Any = pack_module("nodes.host.toy").load_model("UNet")
+    kind = replace(toy, side=8 * (module.IMAGE_SIZE // 4), text_width=module.TEXT_WIDTH, tokens=words.MAX_TOKENS)
+    return Subject(kind, model, prompt_of(kind))

@@ -1,0 +1,126 @@
+"""What a morph costs beside its network: over the bare network, in evaluations, against frames and in parts."""
+
+import time
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.cost import peak_memory
+from benchmarks.speed_networks import STEPS, Place, Work, place, ratio, seconds
+from morph_core.attention.end_frames import mixed_self_attention
+from morph_core.lora.blend import StackedLoras
+from morph_core.lora.low_rank import PREFIX, LoraWeights, read_lora
+from morph_core.models.backbone import Backbone
+from morph_core.models.text import Text
+from morph_core.morphing.alphas import alpha_schedule
+from morph_core.recipes.image import PreparedImage
+from morph_core.recipes.morph import Morph, morph_prepared
+from morph_core.recipes.morph_frames import MorphFrames
+from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
+
+RANK = 16
+FRAMES = 16
+
+
+def over_the_bare_network(network: str, rows: int, repeats: int, threads: int) -> list[str]:
+    """LoRA Blend's, Attention KV Inject's and both's time, in relation to the bare network's at as many rows."""
+    torch.set_num_threads(threads)
+    at = place(network)
+    x, sigma, alphas = at.noise(rows), at.sigmas[5], alpha_schedule(rows)
+    denoise = at.backbone.denoiser(Text(at.text.context.repeat(rows, 1, 1)))
+    loras, layers = StackedLoras(*(read_lora(random_lora(at.backbone, seed), at.backbone.network) for seed in (0, 1))), at.backbone.attention_layers()
+
+    def bare() -> None:
+        denoise(x, sigma)
+
+    def blended() -> None:
+        with loras.applied(alphas):
+            denoise(x, sigma)
+
+    def injected() -> None:
+        with mixed_self_attention(layers, alphas):
+            denoise(x, sigma)
+
+    def both() -> None:
+        with loras.applied(alphas), mixed_self_attention(layers, alphas):
+            denoise(x, sigma)
+
+    with torch.no_grad():
+        found = [ratio(work, bare, repeats) for work in (blended, injected, both)]
+    return [f"{value:.2f}" for value in found]
+
+
+def random_lora(backbone: Backbone, seed: int) -> LoraWeights:
+    """Of the published rank, on all attention projections."""
+    generator, lora = torch.Generator().manual_seed(seed), {}
+    for path, layer in backbone.attention_projections().items():
+        name = f"{PREFIX}{path.replace('.', '_')}"
+        lora[f"{name}.lora_down.weight"] = torch.randn(RANK, layer.in_features, generator=generator) / RANK
+        lora[f"{name}.lora_up.weight"] = torch.randn(layer.out_features, RANK, generator=generator) * 0.005
+    return lora
+
+
+def random_ends(model: ToyModel) -> tuple[PreparedImage, PreparedImage]:
+    """Two latents with prompts and LoRAs."""
+    start, end = (
+        PreparedImage(place("toy").noise(2)[row : row + 1], model.encode_text([caption]), random_lora(model.backbone, row))
+        for row, caption in enumerate(("a happy red cat on mint", "a sad blue mouse on sky"))
+    )
+    return start, end
+
+
+@contextmanager
+def counted(network: torch.nn.Module) -> Iterator[list[int]]:
+    """The rows of each call of a network within this context."""
+    calls: list[int] = []
+
+    def count(module: torch.nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        calls.append(len(args[0]))
+
+    handle = network.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def whole_morph(config: Morph) -> list[str]:
+    """Of a morph without its fits: rows sampled, calls inverted in, and its time over the bare network's for its calls."""
+    torch.set_num_threads(1)
+    model = load_toy_model()
+    start, end = random_ends(model)
+    with counted(model.backbone.network) as calls:
+        spent = seconds(lambda: morph_prepared(model, start, end, config))
+    inverting, sampling = calls[: config.steps], calls[config.steps :]
+    floor = sum(calls.count(rows) * bare_call(rows) for rows in set(calls))
+    return [str(sum(sampling)), f"{len(inverting)} of {max(inverting)} rows", f"{spent / floor:.2f}"]
+
+
+@torch.no_grad()
+def bare_call(rows: int, repeats: int = 9) -> float:
+    """Seconds of the bare toy network at so many rows."""
+    at = place("toy")
+    x, denoise = at.noise(rows), at.backbone.denoiser(Text(at.text.context.repeat(rows, 1, 1)))
+    denoise(x, at.sigmas[0])
+    return statistics.median(seconds(lambda: denoise(x, at.sigmas[0])) for _ in range(repeats))
+
+
+@torch.no_grad()
+def against_frames(frames: int, frames_per_batch: int, steps: int = 4) -> tuple[float, float]:
+    """Seconds of one pass, and what the process took more of memory for it, in MB."""
+    model = load_toy_model()
+    passes = MorphFrames(
+        model,
+        *random_ends(model),
+        Morph(frames=frames, steps=steps, reschedule=False, frames_per_batch=frames_per_batch),
+    )
+    alphas, side = alpha_schedule(frames), IMAGE_SIZE // 4
+    x = torch.randn(frames, 4, side, side)
+    passes.sample(x[:2], (0.0, 1.0))
+    before = peak_memory()
+    return seconds(lambda: passes.sample(x, alphas)), (peak_memory() - before) / 1e6
