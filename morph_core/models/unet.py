@@ -54,11 +54,13 @@ def unet_denoiser(unet: "UNet2DConditionModel", text: Text, schedule: VariancePr
     The scalings are those of Karras et al. (2022), table 1, column "VP", for the network's own discrete timesteps.
     """
 
+    dtype = unet.dtype  # diffusers looks through all its layers for it
+
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         rows = len(x)
-        context = text.context.expand(rows, -1, -1).to(unet.dtype)
-        scaled = (x / schedule.scale(sigma)).to(unet.dtype)
-        output = unet(scaled, schedule.timestep(sigma), context, **_conditions(text, rows, unet.dtype)).sample
+        context = text.context.expand(rows, -1, -1).to(dtype)
+        scaled = (x / schedule.scale(sigma)).to(dtype)
+        output = unet(scaled, schedule.timestep(sigma), context, **_conditions(text, rows, dtype)).sample
         return schedule.to_x0(x, output.to(x.dtype), sigma)
 
     return denoise
