@@ -121,9 +121,7 @@ def bare(place: Subject, steps: int, checkpointing: bool = False) -> None:
         sigma = backbone.schedule.sigmas[len(backbone.schedule.sigmas) // 2].to(x0)
         with fitting.trainable_lora(backbone, fitting.LoraFit(rank=RANK)):
             for _ in range(steps):
-                with torch.autocast(x0.device.type, backbone.dtype, enabled=backbone.dtype != torch.float32):
-                    estimate = denoise(x0 + sigma, sigma)
-                (estimate.float() - x0).square().mean().backward()
+                (denoise(x0 + sigma, sigma).float() - x0).square().mean().backward()
 
 
 def drag(place: Subject, updates: int, checkpointing: bool = False) -> None:

@@ -5,19 +5,13 @@ Stable Diffusion 1.5's but for its widths and has random weights. With ComfyUI (
 too, and with a GPU networks of the published shapes (`benchmarks.gpu`).
 """
 
-import statistics
-import subprocess
-import sys
 from functools import partial
 
-import torch
-
-from benchmarks import speed_drag, speed_fit
 from benchmarks.comfyui import find_comfyui
-from benchmarks.gpu import NO_COMFYUI, NO_GPU
-from benchmarks.runner import arguments, measured, table
+from benchmarks.gpu import NO_COMFYUI
+from benchmarks.runner import arguments
 from benchmarks.speed_comfyui import over_the_bare_sampler
-from benchmarks.speed_morph import against_frames, over_the_bare_network, whole_morph
+from benchmarks.speed_morph import over_the_bare_network
 from benchmarks.speed_networks import NETWORKS
 from morph_core.recipes.morph import Morph
 

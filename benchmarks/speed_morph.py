@@ -1,17 +1,14 @@
 """What a morph costs beside its network: over the bare network, in evaluations, against frames and in parts."""
 
-import time
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.cost import peak_memory
-from benchmarks.speed_networks import STEPS, Place, Work, place, ratio, seconds
+from benchmarks.speed_networks import place, ratio, seconds
 from morph_core.attention.end_frames import mixed_self_attention
 from morph_core.lora.blend import StackedLoras
 from morph_core.lora.low_rank import PREFIX, LoraWeights, read_lora
@@ -33,7 +30,10 @@ def over_the_bare_network(network: str, rows: int, repeats: int, threads: int) -
     at = place(network)
     x, sigma, alphas = at.noise(rows), at.sigmas[5], alpha_schedule(rows)
     denoise = at.backbone.denoiser(Text(at.text.context.repeat(rows, 1, 1)))
-    loras, layers = StackedLoras(*(read_lora(random_lora(at.backbone, seed), at.backbone.network) for seed in (0, 1))), at.backbone.attention_layers()
+    loras, layers = (
+        StackedLoras(*(read_lora(random_lora(at.backbone, seed), at.backbone.network) for seed in (0, 1))),
+        at.backbone.attention_layers(),
+    )
 
     def bare() -> None:
         denoise(x, sigma)
@@ -68,7 +68,9 @@ def random_lora(backbone: Backbone, seed: int) -> LoraWeights:
 def random_ends(model: ToyModel) -> tuple[PreparedImage, PreparedImage]:
     """Two latents with prompts and LoRAs."""
     start, end = (
-        PreparedImage(place("toy").noise(2)[row : row + 1], model.encode_text([caption]), random_lora(model.backbone, row))
+        PreparedImage(
+            place("toy").noise(2)[row : row + 1], model.encode_text([caption]), random_lora(model.backbone, row)
+        )
         for row, caption in enumerate(("a happy red cat on mint", "a sad blue mouse on sky"))
     )
     return start, end

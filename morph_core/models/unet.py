@@ -53,7 +53,6 @@ def unet_denoiser(unet: "UNet2DConditionModel", text: Text, schedule: VariancePr
 
     The scalings are those of Karras et al. (2022), table 1, column "VP", for the network's own discrete timesteps.
     """
-
     dtype = unet.dtype  # asked for once: diffusers looks through all modules for it
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from morph_pack.morph_core.errors import InvalidInput
-from morph_pack.morph_core.lora.fit import LoraFit
+from morph_pack.morph_core.lora.fit import LayerUpdate, LoraFit
 from morph_tests.core.lora_fits import ALPHAS, SHORT, context, fit, latent
 
 
@@ -109,6 +109,27 @@ def test_it_is_plain_adamw_on_the_product_of_two_matrices(unet, inputs, predicti
     for name, down, up in zip(names, downs, ups, strict=True):
         product = fitted.weights[f"{name}.lora_up.weight"] @ fitted.weights[f"{name}.lora_down.weight"]
         torch.testing.assert_close(product, up @ down, rtol=0, atol=1e-2 * (up @ down).abs().max().item())
+
+
+def test_one_kernel_for_all_matrices_changes_only_the_rounding(unet, monkeypatch):
+    config = LoraFit(rank=2, steps=5, learning_rate=1e-2)
+    fused = products_of(fit(unet, latent(), context(), config).weights)
+    monkeypatch.setattr("morph_pack.morph_core.lora.fit.FUSED_ON_THE_CPU", [99])
+    plain = products_of(fit(unet, latent(), context(), config).weights)
+    torch.testing.assert_close(fused, plain, rtol=0, atol=1e-4 * plain.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_queries_keys_and_values_keep_the_input_that_they_share_once(dtype):
+    x = torch.randn(1, 7, 8).to(dtype)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        outputs = [
+            LayerUpdate(layer, rank=2)(layer, (x,), layer(x))
+            for layer in (torch.nn.Linear(8, 6, dtype=dtype).requires_grad_(False) for _ in range(3))
+        ]
+    assert {output.dtype for output in outputs} == {dtype}
+    assert {tensor.data_ptr() for tensor in kept if tensor.numel() == x.numel()} == {x.data_ptr()}
 
 
 @pytest.fixture

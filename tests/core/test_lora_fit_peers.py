@@ -29,10 +29,10 @@ def test_it_starts_as_pefts_gaussian_lora_does_and_computes_the_same(unet):
     with trainable_lora(UnetBackbone(unet, VariancePreserving(sigmas_of(ALPHAS))), LoraFit(rank=3, seed=5)) as updates:
         assert updates.keys() == layers.keys()
         for path, update in updates.items():
-            assert torch.equal(update.down.weight, layers[path].lora_A["default"].weight)
-            assert torch.equal(update.up.weight, layers[path].lora_B["default"].weight)
-            update.up.weight.data.normal_()
-            layers[path].lora_B["default"].weight.data.copy_(update.up.weight)
+            assert torch.equal(update.down, layers[path].lora_A["default"].weight)
+            assert torch.equal(update.up, layers[path].lora_B["default"].weight)
+            update.up.data.normal_()
+            layers[path].lora_B["default"].weight.data.copy_(update.up)
         actual = unet(latent(), 500, context()).sample
     torch.testing.assert_close(actual, other(latent(), 500, context()).sample, rtol=0, atol=1e-6)
     assert (actual - unet(latent(), 500, context()).sample).abs().max() > 1e-2

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from morph_pack.nodes.host.backbone import shadowed
 from morph_tests.nodes import models
+from morph_tests.nodes.flow_models import FAMILIES, image_for, prompt_for
 from morph_tests.nodes.graph import conditioning, drag_options, latent, normal, run, sample
 
 STEPS, START = 10, 5
@@ -57,6 +58,22 @@ def test_a_lora_is_fitted_in_single_precision(single: Any, half: Any) -> None:
     assert loss["loss"] == pytest.approx(expected["loss"], rel=0.1)
     up = next(value for key, value in lora.items() if "lora_up" in key)
     assert not torch.equal(up, up.to(dtype_of(half)).float())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("dtype", COARSENESS, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_fitted_in_it(family: str, dtype: torch.dtype, checkpointing: bool) -> None:
+    full = FAMILIES[family]()
+    coarse = models.stored_as(full, dtype)
+    coarse.set_model_compute_dtype(dtype)
+    settings = {"rank": 2, "steps": 4, "learning_rate": 1e-3, "seed": 0, "gradient_checkpointing": checkpointing}
+    (_, loss), (_, expected) = (
+        run("FitImageLora", model=model, latent=image_for(model), positive=prompt_for(model), **settings)
+        for model in (coarse, full)
+    )
+    assert loss["loss"] == pytest.approx(expected["loss"], rel=0.1)
 
 
 @pytest.mark.slow
