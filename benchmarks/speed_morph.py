@@ -1,8 +1,9 @@
 """What a morph costs beside its network: over the bare network, in evaluations, against frames and in parts."""
 
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,35 +25,30 @@ RANK = 16
 FRAMES = 16
 
 
-def over_the_bare_network(network: str, rows: int, repeats: int, threads: int) -> list[str]:
-    """LoRA Blend's, Attention KV Inject's and both's time, in relation to the bare network's at as many rows."""
+def over_the_bare_network(repeats: int, network: str, rows: int, threads: int, side: int = 0) -> list[str]:
+    """A call's time with LoRAs blended, with the ends' attention and with both, over one without.
+
+    side: of the latent; 0: the network's own.
+    """
     torch.set_num_threads(threads)
-    at = place(network)
+    at = place(network, side)
     x, sigma, alphas = at.noise(rows), at.sigmas[5], alpha_schedule(rows)
     denoise = at.backbone.denoiser(Text(at.text.context.repeat(rows, 1, 1)))
-    loras, layers = (
-        StackedLoras(*(read_lora(random_lora(at.backbone, seed), at.backbone.network) for seed in (0, 1))),
-        at.backbone.attention_layers(),
-    )
+    start, end = (read_lora(random_lora(at.backbone, seed), at.backbone.network) for seed in (0, 1))
+    loras, layers = StackedLoras(start, end), at.backbone.attention_layers()
+    blend, attention = partial(loras.applied, alphas), partial(mixed_self_attention, layers, alphas)
 
-    def bare() -> None:
-        denoise(x, sigma)
-
-    def blended() -> None:
-        with loras.applied(alphas):
+    @torch.no_grad()
+    def call(*patches: Callable[[], AbstractContextManager[None]]) -> None:
+        with ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch())
             denoise(x, sigma)
 
-    def injected() -> None:
-        with mixed_self_attention(layers, alphas):
-            denoise(x, sigma)
-
-    def both() -> None:
-        with loras.applied(alphas), mixed_self_attention(layers, alphas):
-            denoise(x, sigma)
-
-    with torch.no_grad():
-        found = [ratio(work, bare, repeats) for work in (blended, injected, both)]
-    return [f"{value:.2f}" for value in found]
+    return [
+        f"{ratio(partial(call, *patches), call, repeats):.2f}"
+        for patches in ((blend,), (attention,), (blend, attention))
+    ]
 
 
 def random_lora(backbone: Backbone, seed: int) -> LoraWeights:
@@ -67,12 +63,9 @@ def random_lora(backbone: Backbone, seed: int) -> LoraWeights:
 
 def random_ends(model: ToyModel) -> tuple[PreparedImage, PreparedImage]:
     """Two latents with prompts and LoRAs."""
-    start, end = (
-        PreparedImage(
-            place("toy").noise(2)[row : row + 1], model.encode_text([caption]), random_lora(model.backbone, row)
-        )
-        for row, caption in enumerate(("a happy red cat on mint", "a sad blue mouse on sky"))
-    )
+    latents = place("toy").noise(2).split(1)
+    texts = [model.encode_text([caption]) for caption in ("a happy red cat on mint", "a sad blue mouse on sky")]
+    start, end = (PreparedImage(latents[i], texts[i], random_lora(model.backbone, i)) for i in (0, 1))
     return start, end
 
 
@@ -92,7 +85,7 @@ def counted(network: torch.nn.Module) -> Iterator[list[int]]:
 
 
 def whole_morph(config: Morph) -> list[str]:
-    """Of a morph without its fits: rows sampled, calls inverted in, and its time over the bare network's for its calls."""
+    """Of a morph without fits: rows sampled, calls inverted in, its time over that of its calls of the bare network."""
     torch.set_num_threads(1)
     model = load_toy_model()
     start, end = random_ends(model)
@@ -115,14 +108,10 @@ def bare_call(rows: int, repeats: int = 9) -> float:
 @torch.no_grad()
 def against_frames(frames: int, frames_per_batch: int, steps: int = 4) -> tuple[float, float]:
     """Seconds of one pass, and what the process took more of memory for it, in MB."""
-    model = load_toy_model()
-    passes = MorphFrames(
-        model,
-        *random_ends(model),
-        Morph(frames=frames, steps=steps, reschedule=False, frames_per_batch=frames_per_batch),
-    )
-    alphas, side = alpha_schedule(frames), IMAGE_SIZE // 4
-    x = torch.randn(frames, 4, side, side)
+    torch.set_num_threads(1)
+    model, side = load_toy_model(), IMAGE_SIZE // 4
+    config = Morph(frames=frames, steps=steps, reschedule=False, frames_per_batch=frames_per_batch)
+    passes, x = MorphFrames(model, *random_ends(model), config), torch.randn(frames, 4, side, side)
     passes.sample(x[:2], (0.0, 1.0))
     before = peak_memory()
-    return seconds(lambda: passes.sample(x, alphas)), (peak_memory() - before) / 1e6
+    return seconds(lambda: passes.sample(x, alpha_schedule(frames))), (peak_memory() - before) / 1e6

@@ -40,19 +40,20 @@ class Place:
         return self.backbone.schedule.noised(self.latent, noise, self.sigmas[0])
 
 
-def place(name: str) -> Place:
-    """name: of `NETWORKS`; on the GPU where torch sees one."""
+def place(name: str, side: int = 0) -> Place:
+    """On the GPU where torch sees one. name: of `NETWORKS`. side: of the latent; 0: the network's own."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     if name == "toy":
-        network, side = load_toy_model(device=device).backbone.network, IMAGE_SIZE // 4
+        network, own = load_toy_model(device=device).backbone.network, IMAGE_SIZE // 4
         context = torch.randn(1, MAX_TOKENS, TEXT_WIDTH)
     else:
-        network, side = larger_unet().to(device), LARGER_SIDE
+        network, own = larger_unet().to(device), LARGER_SIDE
         context = torch.randn(1, TOKENS, CONTEXT_WIDTH)
     backbone = UnetBackbone(network, VariancePreserving(sigmas_of(alphas_cumprod()).to(device)))
     sigmas = ddim_sigmas(backbone.schedule.sigmas, STEPS)
-    return Place(backbone, torch.randn(1, 4, side, side).to(device), Text(context.to(device)), sigmas)
+    latent = torch.randn(1, 4, side or own, side or own)
+    return Place(backbone, latent.to(device), Text(context.to(device)), sigmas)
 
 
 def larger_unet() -> torch.nn.Module:
