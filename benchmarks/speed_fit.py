@@ -1,7 +1,7 @@
 """What an update of a LoRA costs beside the same written by hand: in time, and in what is kept for the backward pass.
 
-What is written by hand is the published way, that of diffusers' LoRA attention processors: a forward and a backward pass
-in which every projection adds up·down of its input to its output. It draws no noise and has no optimiser.
+What is written by hand is the published way, that of diffusers' LoRA attention processors: a forward and a backward
+pass in which every projection adds up·down of its input to its output. It draws no noise and has no optimiser.
 """
 
 import statistics
