@@ -39,6 +39,7 @@ def test_all_benchmarks_are_run_here() -> None:
 LONG = (
     "edit",
     "inversion",
+    "lora_fit",
     "morph",
     "published",
     "transformer_drag",
