@@ -5,7 +5,7 @@ from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.sampling import ddim
 from morph_pack.morph_core.sampling.direct_inversion import DirectInversion
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, alphas_cumprod, ddim_sigmas, sigmas_of
-from morph_pack.morph_core.sampling.trajectory import Trajectory
+from morph_pack.morph_core.sampling.trajectory import Trajectory, strided
 from morph_tests.networks import denoiser_of
 
 SIGMAS = sigmas_of(alphas_cumprod().double())
@@ -197,3 +197,35 @@ def test_a_step_is_the_trajectorys_only_if_it_leads_to_the_next_sigma():
     for start, end in ((sigmas[0], sigmas[2]), (sigmas[3], sigmas.new_zeros(())), (every_other[0], every_other[1])):
         with pytest.raises(InvalidInput, match="scheduler, steps and start_at_step of the inversion"):
             way.step_between(start, end)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stride", "points"),
+    [
+        (5, 1, [0, 1, 2, 3, 4, 5]),
+        (5, 2, [0, 2, 4, 5]),
+        (4, 2, [0, 2, 4]),
+        (5, 3, [0, 3, 5]),
+        (5, 5, [0, 5]),
+        (5, 9, [0, 5]),
+        (1, 1, [0, 1]),
+    ],
+)
+def test_every_stride_th_point_and_the_last(steps, stride, points):
+    assert strided(steps, stride) == points
+    sigmas = torch.linspace(3, 0, steps + 1, dtype=torch.float64)
+    way = Trajectory(torch.stack([latents(2, seed) for seed in range(steps + 1)]), sigmas, torch.zeros(0), SCHEDULE)
+    fewer = way.every(stride)
+    assert torch.equal(fewer.sigmas, sigmas[points]) and torch.equal(fewer.latents, way.latents[points])
+    assert torch.equal(fewer.latents[-1], way.latents[-1]) and torch.equal(fewer.noise, way.noise)
+    assert fewer.schedule is SCHEDULE and len(way.sigmas) == steps + 1
+
+
+@torch.no_grad()
+def test_a_row_is_the_way_of_that_latent_alone(denoise):
+    x, sigmas = latents(3), ddim_sigmas(SIGMAS, 5)
+    together = ddim.trace(denoise, x, sigmas, SCHEDULE)
+    for row in range(3):
+        own, alone = together.row(row), ddim.trace(denoise, x[row : row + 1], sigmas, SCHEDULE)
+        assert own.latents.shape == (6, 1, 4, 8, 8) and torch.equal(own.sigmas, sigmas)
+        torch.testing.assert_close(own.latents, alone.latents)
