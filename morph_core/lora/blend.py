@@ -78,10 +78,11 @@ class _Frames:
         """To multiply what is computed from x (B, ...) with: (B, 1, ..., r, ...), r at this axis."""
         key = (powers, x.shape[0], x.ndim, x.dtype, x.device)
         if key not in self._shares:
-            shares = _shares(self._alphas, self._rows, powers, len(x))
-            shape = [1] * x.ndim
-            shape[0], shape[axis] = shares.shape
-            self._shares[key] = shares.reshape(shape).to(x)
+            with torch.inference_mode(False):  # a later call may need gradients
+                shares = _shares(self._alphas, self._rows, powers, len(x))
+                shape = [1] * x.ndim
+                shape[0], shape[axis] = shares.shape
+                self._shares[key] = shares.reshape(shape).to(x.device, x.dtype)
         return self._shares[key]
 
 
@@ -101,20 +102,23 @@ class _StackedLayer:
         if isinstance(layer, nn.Conv2d):
             hidden = conv2d(x, down, None, layer.stride, layer.padding, layer.dilation)
             return output + conv2d(hidden * frames.shares(self.powers, x, axis=1), up)
-        return _with_product(output, linear(x, down) * frames.shares(self.powers, x, axis=-1), up)
+        hidden = linear(x, down) * frames.shares(self.powers, x, axis=-1)
+        is_ours = len(layer._forward_hooks) == 1  # no other hook may have kept the output, or put its own in its place
+        return _added(output, hidden, up) if is_ours else output + linear(hidden, up)
 
     def _brought_to(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.down is None or self.up is None or self.down.dtype != x.dtype or self.down.device != x.device:
             downs, ups = zip(*self.parts, strict=True)
-            self.down, self.up = (
-                torch.cat([part.to(x.device).float() for part in parts], dim=axis).to(x.dtype)
-                for parts, axis in ((downs, 0), (ups, 1))
-            )
+            with torch.inference_mode(False), torch.no_grad():
+                self.down, self.up = (
+                    torch.cat([part.to(x.device).float() for part in parts], dim=axis).to(x.dtype)
+                    for parts, axis in ((downs, 0), (ups, 1))
+                )
         return self.down, self.up
 
 
-def _with_product(output: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
-    """output + up·hidden: added into the layer's own new output where no gradient asks for it as it was."""
+def _added(output: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
+    """output + up·hidden: in the layer's own new output, where no gradient asks for it as it was."""
     if torch.is_grad_enabled() or not output.is_contiguous() or not output.dtype == hidden.dtype == up.dtype:
         return output + linear(hidden, up)
     output.view(-1, output.shape[-1]).addmm_(hidden.flatten(0, -2), up.t())

@@ -4,59 +4,19 @@ Every published ingredient is a switch of `Morph`; this file only puts them toge
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..attention.end_frames import check_blocks
 from ..errors import InvalidInput
-from ..lora.blend import check_blend
-from ..lora.fit import LoraFit
 from ..models.latent_diffusion import LatentDiffusion
 from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
 from ..morphing.perceptual import perceptual_distances
-from ..sampling.schedule import check_share
 from .image import PreparedImage, prepare_image
 from .morph_frames import Frame, MorphFrames
+from .morph_settings import Morph as Morph
 from .stages import OnStage
-
-
-@dataclass(frozen=True)
-class Morph:
-    """What to do. Defaults are the published ones, except `metric`: LPIPS needs weights that are not bundled."""
-
-    frames: int = 16
-    steps: int = 50
-    lora: LoraFit | None = field(default_factory=LoraFit)
-    """How to fit the LoRA of each image; None leaves LoRAs out."""
-    lora_blend: str = "delta"
-    """What is interpolated between the two LoRAs, see `lora.blend.blended_loras`: the paper's "delta", or "factors"."""
-    attention: float = 0.6
-    """Share of the steps, from the start, with blended self-attention; 0 leaves it out."""
-    attention_blocks: str = "up blocks"
-    adain: bool = True
-    reschedule: bool = True
-    first_pass_stride: int = 1
-    """How many steps the pass that rescheduling measures takes as one: above 1 it costs less and measures less well."""
-    frames_per_batch: int = 0
-    """So many frames go through the network at a time, after the first and last; 0: all at once."""
-    exact_ends: bool = False
-    """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
-    metric: str = "laplacian pyramid"
-    set_alpha_to_one: bool = True
-    """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
-
-    def __post_init__(self) -> None:
-        alpha_schedule(self.frames)
-        check_blend(self.lora_blend)
-        check_blocks(self.attention_blocks)
-        check_share(self.attention)
-        if self.first_pass_stride < 1 or self.frames_per_batch < 0:
-            raise InvalidInput(
-                f"first_pass_stride must be 1 or more and frames_per_batch not negative, got {self.first_pass_stride} "
-                f"and {self.frames_per_batch}"
-            )
 
 
 @dataclass(frozen=True)

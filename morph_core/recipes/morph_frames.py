@@ -1,10 +1,8 @@
 """The frames of a morph, each sampled once, however many passes ask for it."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,10 +19,8 @@ from ..sampling.direct_inversion import DirectInversion
 from ..sampling.schedule import sigma_after
 from ..sampling.trajectory import Trajectory, strided
 from .image import PreparedImage, inverted_pair, lora_layers
+from .morph_settings import Morph
 from .stages import OnStage, stage_reporter
-
-if TYPE_CHECKING:
-    from .morph import Morph
 
 KEPT_BYTES = 2**30  # of what the ends' attention was made of, all steps together
 
@@ -49,7 +45,7 @@ class MorphFrames:
         model: LatentDiffusion,
         start: PreparedImage,
         end: PreparedImage,
-        config: "Morph",
+        config: Morph,
         on_stage: OnStage | None = None,
     ) -> None:
         self.model, self.start, self.end, self.config, self.on_stage = model, start, end, config, on_stage
@@ -69,7 +65,7 @@ class MorphFrames:
         """The frames at these alphas, from 0 to 1. stride: see `sample`; other frames than those of 1 are not kept."""
         known = self._frames if stride == 1 else {}
         missing = {alpha for alpha in alphas if alpha not in known}
-        if missing and not self._has_all_ends():
+        if missing and not self._has_all_ends(stride):
             missing |= {0.0, 1.0}
         frames = known | self._made(tuple(sorted(missing)), stride)
         if stride == 1:
@@ -93,14 +89,14 @@ class MorphFrames:
 
         The first and the last are the ends, unless those were sampled before. stride: how many steps are taken as one.
         """
-        parts = parted(len(alphas), self.config.frames_per_batch, has_ends=not self._has_all_ends())
+        parts = parted(len(alphas), self.config.frames_per_batch, has_ends=not self._has_all_ends(stride))
         alphas_of = [tuple(alphas[row] for row in rows) for rows in parts]
         denoisers = [self.model.backbone.denoiser(blended(self.start.text, self.end.text, part)) for part in alphas_of]
         order = torch.tensor([row for rows in parts for row in rows], device=x.device).argsort()
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             is_mixed = bool(sigma > self._mixed_until)
-            ends = self._ends.get(sigma.item(), {})
+            ends = self._ends.get(sigma.item(), {}) if stride == 1 else {}
             outputs = []
             for rows, part, plain in zip(parts, alphas_of, denoisers, strict=True):
                 with ExitStack() as patches:
@@ -109,7 +105,8 @@ class MorphFrames:
                         blocks = self.config.attention_blocks
                         patches.enter_context(mixed_self_attention(self._layers, part, blocks=blocks, ends=ends))
                     outputs.append(plain(x[rows], sigma))
-            self._keep(sigma.item(), ends)
+            if stride == 1:
+                self._keep(sigma.item(), ends)
             return torch.cat(outputs)[order]
 
         sigmas = self.sigmas[strided(len(self.sigmas) - 1, stride)]
@@ -130,16 +127,18 @@ class MorphFrames:
             return
         self._ends[sigma] = {name: part.cpu() for name, part in ends.items()}
 
-    def _has_all_ends(self) -> bool:
-        return len(self._ends) == self._mixed_steps()
+    def _has_all_ends(self, stride: int) -> bool:
+        """For a pass, whose steps' latents are not those of another stride."""
+        return not self._mixed_steps() or stride == 1 and len(self._ends) == self._mixed_steps()
 
     def _mixed_steps(self) -> int:
         return int((self.sigmas[:-1] > self._mixed_until).sum())
 
 
-def parted(frames: int, size: int, has_ends: bool) -> list[Sequence[int]]:
+def parted(frames: int, size: int, has_ends: bool) -> list[list[int]]:
     """Rows of a batch, so many at a time, where it has them the first and last before all others; 0: all at once."""
+    rows = list(range(frames))
     if not size or frames <= max(2, size):
-        return [range(frames)]
-    ends, inner = ([(0, frames - 1)], range(1, frames - 1)) if has_ends else ([], range(frames))
+        return [rows]
+    ends, inner = ([[0, frames - 1]], rows[1:-1]) if has_ends else ([], rows)
     return [*ends, *(inner[first : first + size] for first in range(0, len(inner), size))]
