@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,28 +42,41 @@ def main() -> None:
     cases = [(network, rows, threads) for network in NETWORKS for threads in THREADS for rows in ROWS]
     cases = [case for case in cases if case[1] <= given.rows]
     header = ["network", "rows", "threads", *PATCHES]
-    show("A call in the library, over the bare network's", header, cases, partial(over_the_bare_network, repeats))
+    show("A call in the library, over the bare network's", header, cases, partial(over_the_bare, repeats))
     if comfyui is None:
         print(f"\n{NO_COMFYUI}")
     else:
-        job = partial(over_the_bare_sampler, comfyui, repeats)
+        job = partial(in_comfyui, comfyui, repeats)
         show("KSampler in ComfyUI with the nodes, over KSampler without", header, cases, job)
     sides = [("toy", 2, 1, side) for side in SIDES if side <= given.side]
     header = ["network", "rows", "threads", "side of the latent", *PATCHES]
-    show("The same in the library by size", header, sides, partial(over_the_bare_network, max(1, repeats // 3)))
+    show("The same in the library by size", header, sides, partial(over_the_bare, max(1, repeats // 3)))
     morphs = {name: config for name, config in MORPHS.items() if given.frames >= config.frames}
     header = ["morph of 16 frames, the toy", "rows sampled", "inverted in calls", "time over its bare calls"]
     show("A whole morph without fits", header, [(name,) for name in morphs], whole_morph_of)
     show_growth([frames for frames in FRAMES if frames <= given.frames])
     header = ["network", "work", "time over forward and backward", "kept for backward"]
-    show_all("An update of a LoRA", header, partial(speed_fit.rows, repeats=repeats, units=given.units))
+    show_all("An update of a LoRA", header, partial(speed_fit.rows, units=given.units), repeats)
     header = ["network", "work", "time over forward and backward", "forwards a level beside", "kept for backward"]
-    show_all("An update of a drag", header, partial(speed_drag.rows, repeats=repeats, units=given.units))
+    show_all("An update of a drag", header, partial(speed_drag.rows, units=given.units), repeats)
     print()
     if torch.cuda.is_available():
         subprocess.run([sys.executable, "-m", "benchmarks.gpu"], check=True)
     else:
         print(NO_GPU)
+
+
+def over_the_bare(repeats: int, network: str, rows: int, threads: int, side: int = 0) -> list[str]:
+    return over_the_bare_network(rounds(repeats, network, rows), network, rows, threads, side)
+
+
+def in_comfyui(comfyui: Path, repeats: int, network: str, rows: int, threads: int) -> list[str]:
+    return over_the_bare_sampler(comfyui, rounds(repeats, network, rows), network, rows, threads)
+
+
+def rounds(repeats: int, network: str, rows: int = 4) -> int:
+    """Fewer of what takes long and so scatters less."""
+    return repeats if network == "toy" else max(1, repeats // rows)
 
 
 def whole_morph_of(name: str) -> list[str]:
@@ -77,11 +91,11 @@ def show(title: str, header: Sequence[str], cases: Iterable[Sequence[Any]], job:
         print(table(header, [[*map(str, case), *cells]]).splitlines()[-1], flush=True)
 
 
-def show_all(title: str, header: Sequence[str], job: Callable[[str], list[list[str]]]) -> None:
+def show_all(title: str, header: Sequence[str], job: Callable[..., list[list[str]]], repeats: int) -> None:
     """The same of a job that returns several rows of each network."""
     start(title, header)
     for network in NETWORKS:
-        [rows] = measured([partial(job, network)], workers=1)
+        [rows] = measured([partial(job, network, repeats=rounds(repeats, network))], workers=1)
         print("\n".join(table(header, [[network, *cells] for cells in rows]).splitlines()[2:]), flush=True)
 
 

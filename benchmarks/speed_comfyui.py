@@ -23,7 +23,7 @@ LARGER = replace(
     side=8 * LARGER_SIDE,
     text_width=CONTEXT_WIDTH,
 )
-STEPS = 2
+STEPS = 1
 
 
 def over_the_bare_sampler(comfyui: Path, repeats: int, network: str, rows: int, threads: int) -> list[str]:

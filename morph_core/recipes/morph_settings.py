@@ -12,14 +12,17 @@ from ..sampling.schedule import check_share
 
 @dataclass(frozen=True)
 class Morph:
-    """Every published ingredient of DiffMorpher is a switch. Defaults are the published ones, except `metric`: LPIPS needs weights that are not bundled."""
+    """DiffMorpher's ingredients, each with a switch.
+
+    Defaults are the published ones, except `metric`: LPIPS needs weights that are not bundled.
+    """
 
     frames: int = 16
     steps: int = 50
     lora: LoraFit | None = field(default_factory=LoraFit)
     """How to fit the LoRA of each image; None leaves LoRAs out."""
     lora_blend: str = "delta"
-    """What is interpolated between the two LoRAs, see `lora.blend.blended_loras`: the paper's "delta", or "factors"."""
+    """What is interpolated between the two LoRAs, see `lora.blend.StackedLoras`: the paper's "delta", or "factors"."""
     attention: float = 0.6
     """Share of the steps, from the start, with blended self-attention; 0 leaves it out."""
     attention_blocks: str = "up blocks"
