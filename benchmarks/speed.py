@@ -20,11 +20,12 @@ from benchmarks.comfyui import find_comfyui
 from benchmarks.gpu import NO_COMFYUI, NO_GPU
 from benchmarks.runner import arguments, measured, table
 from benchmarks.speed_comfyui import over_the_bare_sampler
-from benchmarks.speed_morph import against_frames, over_the_bare_network, whole_morph
+from benchmarks.speed_morph import against_frames, cheaper_first_passes, over_the_bare_network, whole_morph
 from benchmarks.speed_networks import NETWORKS
 from morph_core.recipes.morph import Morph
 
 ROWS, THREADS, FRAMES, SIDES = (2, 8, 16), (1, 2), (8, 16, 32, 64), (32, 64, 128)
+STRIDES = (2, 5, 10)
 PART = 8  # frames at a time
 PATCHES = ["LoRAs blended", "ends' attention", "both"]
 MORPHS = {
@@ -37,7 +38,7 @@ MORPHS = {
 
 
 def main() -> None:
-    given = arguments(__doc__, parallel=False, repeats=9, units=10, rows=16, frames=64, side=128)
+    given = arguments(__doc__, parallel=False, repeats=9, units=10, rows=16, frames=64, side=128, pairs=8)
     repeats, comfyui = given.repeats, find_comfyui()
     cases = [(network, rows, threads) for network in NETWORKS for threads in THREADS for rows in ROWS]
     cases = [case for case in cases if case[1] <= given.rows]
@@ -54,6 +55,7 @@ def main() -> None:
     morphs = {name: config for name, config in MORPHS.items() if given.frames >= config.frames}
     header = ["morph of 16 frames, the toy", "rows sampled", "inverted in calls", "time over its bare calls"]
     show("A whole morph without fits", header, [(name,) for name in morphs], whole_morph_of)
+    show_first_passes(given.pairs)
     show_growth([frames for frames in FRAMES if frames <= given.frames])
     header = ["network", "work", "time over forward and backward", "kept for backward"]
     show_all("An update of a LoRA", header, partial(speed_fit.rows, units=given.units), repeats)
@@ -76,7 +78,7 @@ def in_comfyui(comfyui: Path, repeats: int, network: str, rows: int, threads: in
 
 def rounds(repeats: int, network: str, rows: int = 4) -> int:
     """Fewer of what takes long and so scatters less."""
-    return repeats if network == "toy" else max(1, repeats // rows)
+    return repeats if network == "toy" else max(min(3, repeats), repeats // rows)
 
 
 def whole_morph_of(name: str) -> list[str]:
@@ -97,6 +99,16 @@ def show_all(title: str, header: Sequence[str], job: Callable[..., list[list[str
     for network in NETWORKS:
         [rows] = measured([partial(job, network, repeats=rounds(repeats, network))], workers=1)
         print("\n".join(table(header, [[network, *cells] for cells in rows]).splitlines()[2:]), flush=True)
+
+
+def show_first_passes(pairs: int) -> None:
+    found = measured([partial(cheaper_first_passes, pair, pairs, STRIDES) for pair in range(pairs)], workers=2)
+    start(
+        "The alphas after a first pass in every n-th step, against one in all, in mean spacings", ["n", "mean", "most"]
+    )
+    for place, stride in enumerate(STRIDES):
+        means, most = zip(*(pair[place] for pair in found), strict=True)
+        print(f"| {stride} | {sum(means) / pairs:.3f} | {max(most):.2f} |", flush=True)
 
 
 def show_growth(counts: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ import torch
 from benchmarks.comfyui import load_comfyui, pack_module, run
 from benchmarks.gpu_models import KINDS, SD15, new_model, prompt_of
 from benchmarks.gpu_works import Subject, random_lora, sample
-from benchmarks.speed_networks import CONTEXT_WIDTH, LARGER_SIDE, LARGER_WIDTHS, ratio
+from benchmarks.speed_networks import CONTEXT_WIDTH, LARGER_SIDE, LARGER_WIDTHS, ratios
 
 LARGER = replace(
     KINDS["sd15"],
@@ -38,7 +38,7 @@ def over_the_bare_sampler(comfyui: Path, repeats: int, network: str, rows: int, 
         (blend,) = run("LoraBlend", model=place.model, **loras, alphas=alphas)
         models = blend, *(run("AttentionKVInject", model=model, **injected)[0] for model in (place.model, blend))
         bare = partial(sample, place, STEPS, rows)
-        return [f"{ratio(partial(bare, model), bare, repeats):.2f}" for model in models]
+        return [f"{value:.2f}" for value in ratios([partial(bare, model) for model in models], bare, repeats)]
 
 
 def subject_of(network: str) -> Subject:

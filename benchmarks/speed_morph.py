@@ -1,22 +1,25 @@
 """What a morph costs beside its network: over the bare network, in evaluations, against frames and in parts."""
 
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.cost import peak_memory
-from benchmarks.speed_networks import place, ratio, seconds
+from benchmarks.held_out import held_out
+from benchmarks.morph import LORA
+from benchmarks.speed_networks import place, ratios, seconds
 from morph_core.attention.end_frames import mixed_self_attention
 from morph_core.lora.blend import StackedLoras
 from morph_core.lora.low_rank import PREFIX, LoraWeights, read_lora
 from morph_core.models.backbone import Backbone
 from morph_core.models.text import Text
-from morph_core.morphing.alphas import alpha_schedule
-from morph_core.recipes.image import PreparedImage
+from morph_core.morphing.alphas import alpha_schedule, reschedule_alphas
+from morph_core.morphing.perceptual import perceptual_distances
+from morph_core.recipes.image import PreparedImage, prepare_image
 from morph_core.recipes.morph import Morph, morph_prepared
 from morph_core.recipes.morph_frames import MorphFrames
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
@@ -45,10 +48,8 @@ def over_the_bare_network(repeats: int, network: str, rows: int, threads: int, s
                 stack.enter_context(patch())
             denoise(x, sigma)
 
-    return [
-        f"{ratio(partial(call, *patches), call, repeats):.2f}"
-        for patches in ((blend,), (attention,), (blend, attention))
-    ]
+    works = [partial(call, *patches) for patches in ((blend,), (attention,), (blend, attention))]
+    return [f"{value:.2f}" for value in ratios(works, call, repeats)]
 
 
 def random_lora(backbone: Backbone, seed: int) -> LoraWeights:
@@ -84,25 +85,26 @@ def counted(network: torch.nn.Module) -> Iterator[list[int]]:
         handle.remove()
 
 
-def whole_morph(config: Morph) -> list[str]:
+def whole_morph(config: Morph, repeats: int = 3) -> list[str]:
     """Of a morph without fits: rows sampled, calls inverted in, its time over that of its calls of the bare network."""
     torch.set_num_threads(1)
     model = load_toy_model()
     start, end = random_ends(model)
+    work = partial(morph_prepared, model, start, end, config)
     with counted(model.backbone.network) as calls:
-        spent = seconds(lambda: morph_prepared(model, start, end, config))
+        work()
     inverting, sampling = calls[: config.steps], calls[config.steps :]
-    floor = sum(calls.count(rows) * bare_call(rows) for rows in set(calls))
-    return [str(sum(sampling)), f"{len(inverting)} of {max(inverting)} rows", f"{spent / floor:.2f}"]
+    [over] = ratios([work], partial(bare_calls, list(calls)), repeats)
+    return [str(sum(sampling)), f"{len(inverting)} of {max(inverting)} rows", f"{over:.2f}"]
 
 
 @torch.no_grad()
-def bare_call(rows: int, repeats: int = 9) -> float:
-    """Seconds of the bare toy network at so many rows."""
+def bare_calls(calls: Sequence[int]) -> None:
+    """Of the bare toy network, each of so many rows."""
     at = place("toy")
-    x, denoise = at.noise(rows), at.backbone.denoiser(Text(at.text.context.repeat(rows, 1, 1)))
-    denoise(x, at.sigmas[0])
-    return statistics.median(seconds(lambda: denoise(x, at.sigmas[0])) for _ in range(repeats))
+    for rows in calls:
+        denoise = at.backbone.denoiser(Text(at.text.context.expand(rows, -1, -1)))
+        denoise(at.noise(rows), at.sigmas[0])
 
 
 @torch.no_grad()
@@ -115,3 +117,27 @@ def against_frames(frames: int, frames_per_batch: int, steps: int = 4) -> tuple[
     passes.sample(x[:2], (0.0, 1.0))
     before = peak_memory()
     return seconds(lambda: passes.sample(x, alpha_schedule(frames))), (peak_memory() - before) / 1e6
+
+
+def cheaper_first_passes(pair: int, pairs: int, strides: Sequence[int]) -> list[tuple[float, float]]:
+    """Of a morph between held-out drawings: how far the alphas that a first pass of fewer steps leads to are from those
+    of one in all steps, mean and greatest, in mean spacings; for each stride.
+    """
+    torch.set_num_threads(1)
+    model, drawings = load_toy_model(), held_out(2 * pairs)
+    ends = [
+        prepare_image(model, drawings.render(IMAGE_SIZE)[i : i + 1], drawings.captions[i], LORA)
+        for i in (2 * pair, 2 * pair + 1)
+    ]
+    config = Morph(frames=9)
+    found = [rescheduled(model, ends, replace(config, first_pass_stride=stride)) for stride in (1, *strides)]
+    off = [(alphas - found[0]).abs() * (config.frames - 1) for alphas in found[1:]]
+    return [(away.mean().item(), away.max().item()) for away in off]
+
+
+@torch.no_grad()
+def rescheduled(model: ToyModel, ends: Sequence[PreparedImage], config: Morph) -> Tensor:
+    """The alphas (F,) that a morph's first pass leads to."""
+    alphas, frames = alpha_schedule(config.frames), MorphFrames(model, ends[0], ends[1], config)
+    pictures = torch.cat([frame.picture for frame in frames.at(alphas, config.first_pass_stride)])
+    return torch.tensor(reschedule_alphas(alphas, perceptual_distances(pictures).tolist(), config.frames))

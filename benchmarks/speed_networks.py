@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +69,12 @@ def larger_unet() -> torch.nn.Module:
     )
 
 
-def ratio(work: Work, floor: Work, repeats: int) -> float:
-    """What work takes in relation to floor: the median over rounds in which both run, one after the other."""
-    work(), floor()
-    return statistics.median(seconds(work) / seconds(floor) for _ in range(repeats))
+def ratios(works: Sequence[Work], floor: Work, repeats: int) -> list[float]:
+    """What each work takes in relation to floor: the median over rounds in which all run, one after the other."""
+    for work in (floor, *works):
+        work()
+    rounds = [[seconds(work) for work in (floor, *works)] for _ in range(repeats)]
+    return [statistics.median(times[1 + i] / times[0] for times in rounds) for i in range(len(works))]
 
 
 def seconds(work: Work) -> float:

@@ -22,7 +22,7 @@ SMALLEST = {
     "lora_fit": ("--images", "1", "--updates", "8"),
     "morph": ("--pairs", "1"),
     "published": ("--images", "1", "--pairs", "1"),
-    "speed": ("--repeats", "1", "--units", "1", "--rows", "2", "--frames", "16", "--side", "32"),
+    "speed": ("--repeats", "1", "--units", "1", "--rows", "2", "--frames", "16", "--side", "32", "--pairs", "1"),
     "transformer_drag": ("--drags", "1"),
     "toy_model": ("--images", "1", "--samples", "1"),
     "warp": ("--drags", "1"),
