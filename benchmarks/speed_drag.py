@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.cost import finish
-from benchmarks.speed_networks import Place, place, seconds
+from benchmarks.speed_networks import Place, place, saved_bytes, seconds
 from morph_core.dragging.latent import DragResult, drag_latent, published
 from morph_core.dragging.points import DragPoints
 from morph_core.models.feature_map import FeatureMap
@@ -112,18 +111,3 @@ def bytes_of_update(at: Place, objective: str, mask: Tensor | None) -> int:
 
 def bytes_of_bare(at: Place, mask: Tensor | None) -> int:
     return saved_bytes(at, lambda: bare(at, mask))
-
-
-def saved_bytes(at: Place, work: Callable[[], object]) -> int:
-    """What work saves for backward, but for weights."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in at.backbone.network.parameters()}
-    saved = {}  # kept, so that no memory is counted for two
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        work()
-    return sum(storage.nbytes() for place, storage in saved.items() if place not in weights)

@@ -11,10 +11,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import linear
 
-from benchmarks.speed_networks import Place, Work, place, seconds
+from benchmarks.speed_networks import Place, place, saved_bytes, seconds
 from morph_core.lora.fit import LoraFit, fit_lora
 
 RANK = LoraFit().rank
@@ -84,19 +83,4 @@ def updated(weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, x: Te
 
 
 def kept_ratio(where: Place) -> float:
-    return kept(where, partial(fit, where, 1)) / kept(where, partial(by_hand, where, 1))
-
-
-def kept(where: Place, work: Work) -> int:
-    """Bytes of all that is kept for the backward pass, each memory once, without what is the backbone's own."""
-    memories: dict[int, Tensor] = {}
-    own = [*where.backbone.network.parameters(), where.backbone.schedule.sigmas]
-    known = {tensor.untyped_storage().data_ptr() for tensor in own}
-
-    def keep(tensor: Tensor) -> Tensor:
-        memories[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other gets its place
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        work()
-    return sum(tensor.untyped_storage().nbytes() for memory, tensor in memories.items() if memory not in known)
+    return saved_bytes(where, partial(fit, where, 1)) / saved_bytes(where, partial(by_hand, where, 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.cost import peak_memory
 from benchmarks.held_out import held_out
 from benchmarks.morph import LORA
-from benchmarks.speed_networks import place, ratios, seconds
+from benchmarks.speed_networks import Place, place, ratios, seconds
 from morph_core.attention.end_frames import mixed_self_attention
 from morph_core.lora.blend import StackedLoras
 from morph_core.lora.low_rank import PREFIX, LoraWeights, read_lora
@@ -94,14 +94,13 @@ def whole_morph(config: Morph, repeats: int = 3) -> list[str]:
     with counted(model.backbone.network) as calls:
         work()
     inverting, sampling = calls[: config.steps], calls[config.steps :]
-    [over] = ratios([work], partial(bare_calls, list(calls)), repeats)
+    [over] = ratios([work], partial(bare_calls, place("toy"), list(calls)), repeats)
     return [str(sum(sampling)), f"{len(inverting)} of {max(inverting)} rows", f"{over:.2f}"]
 
 
 @torch.no_grad()
-def bare_calls(calls: Sequence[int]) -> None:
-    """Of the bare toy network, each of so many rows."""
-    at = place("toy")
+def bare_calls(at: Place, calls: Sequence[int]) -> None:
+    """Of the bare network, each of so many rows."""
     for rows in calls:
         denoise = at.backbone.denoiser(Text(at.text.context.expand(rows, -1, -1)))
         denoise(at.noise(rows), at.sigmas[0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.cost import finish
 from morph_core.models.text import Text
@@ -85,3 +86,18 @@ def seconds(work: Work) -> float:
     work()
     finish()
     return clock() - start
+
+
+def saved_bytes(at: Place, work: Work) -> int:
+    """Of all that work saves for backward, each memory once, without what is the backbone's own."""
+    own = [*at.backbone.network.parameters(), at.backbone.schedule.sigmas]
+    known = {tensor.untyped_storage().data_ptr() for tensor in own}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor  # held, so that no other gets its place
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        work()
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in known)
