@@ -23,7 +23,7 @@ LARGER = replace(
     side=8 * LARGER_SIDE,
     text_width=CONTEXT_WIDTH,
 )
-STEPS = 1
+STEPS = {"toy": 10, "larger": 1}  # of a run
 
 
 def over_the_bare_sampler(comfyui: Path, repeats: int, network: str, rows: int, threads: int) -> list[str]:
@@ -37,7 +37,7 @@ def over_the_bare_sampler(comfyui: Path, repeats: int, network: str, rows: int, 
         injected = {"strength": 1.0, "end_percent": 1.0, "blocks": "up blocks", "alphas": alphas}
         (blend,) = run("LoraBlend", model=place.model, **loras, alphas=alphas)
         models = blend, *(run("AttentionKVInject", model=model, **injected)[0] for model in (place.model, blend))
-        bare = partial(sample, place, STEPS, rows)
+        bare = partial(sample, place, STEPS[network], rows)
         return [f"{value:.2f}" for value in ratios([partial(bare, model) for model in models], bare, repeats)]
 
 
