@@ -1,7 +1,6 @@
 """What a drag costs beside its network: an update's time, the forwards around updates, what is saved for backward."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cost import finish
-from benchmarks.speed_networks import Place, place, saved_bytes, seconds
+from benchmarks.speed_networks import Place, now, place, saved_bytes, seconds
 from morph_core.dragging.latent import DragResult, drag_latent, published
 from morph_core.dragging.points import DragPoints
 from morph_core.models.feature_map import FeatureMap
@@ -91,14 +89,12 @@ def bare(at: Place, mask: Tensor | None) -> None:
 
 def update_ratio(at: Place, objective: str, mask: Tensor | None, units: int) -> float:
     """What a drag's updates take in relation to `bare`, which runs before each of them."""
-    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
     ended, floors, began = [], [], []
 
     def between() -> None:
-        finish()
-        ended.append(clock())
+        ended.append(now())
         floors.append(seconds(lambda: bare(at, mask)))
-        began.append(clock())
+        began.append(now())
 
     drag(at, objective, mask, between, iterations=units, levels=1)
     own = slice(1, units + 1)  # of the forwards: the first is the original's, the last the level's end

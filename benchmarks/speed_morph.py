@@ -25,7 +25,6 @@ from morph_core.recipes.morph_frames import MorphFrames
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
 
 RANK = 16
-FRAMES = 16
 
 
 def over_the_bare_network(repeats: int, network: str, rows: int, threads: int, side: int = 0) -> list[str]:
@@ -87,7 +86,6 @@ def counted(network: torch.nn.Module) -> Iterator[list[int]]:
 
 def whole_morph(config: Morph, repeats: int = 3) -> list[str]:
     """Of a morph without fits: rows sampled, calls inverted in, its time over that of its calls of the bare network."""
-    torch.set_num_threads(1)
     model = load_toy_model()
     start, end = random_ends(model)
     work = partial(morph_prepared, model, start, end, config)
@@ -109,7 +107,6 @@ def bare_calls(at: Place, calls: Sequence[int]) -> None:
 @torch.no_grad()
 def against_frames(frames: int, frames_per_batch: int, steps: int = 4) -> tuple[float, float]:
     """Seconds of one pass, and what the process took more of memory for it, in MB."""
-    torch.set_num_threads(1)
     model, side = load_toy_model(), IMAGE_SIZE // 4
     config = Morph(frames=frames, steps=steps, reschedule=False, frames_per_batch=frames_per_batch)
     passes, x = MorphFrames(model, *random_ends(model), config), torch.randn(frames, 4, side, side)
@@ -122,7 +119,6 @@ def cheaper_first_passes(pair: int, pairs: int, strides: Sequence[int]) -> list[
     """Of a morph between held-out drawings: how far the alphas that a first pass of fewer steps leads to are from those
     of one in all steps, mean and greatest, in mean spacings; for each stride.
     """
-    torch.set_num_threads(1)
     model, drawings = load_toy_model(), held_out(2 * pairs)
     ends = [
         prepare_image(model, drawings.render(IMAGE_SIZE)[i : i + 1], drawings.captions[i], LORA)

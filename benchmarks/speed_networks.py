@@ -79,13 +79,20 @@ def ratios(works: Sequence[Work], floor: Work, repeats: int) -> list[float]:
 
 
 def seconds(work: Work) -> float:
-    """The processor's where one thread of it computes, which nothing else that runs counts in; else the clock's."""
-    clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
-    finish()
-    start = clock()
+    """By `now`."""
+    start = now()
     work()
+    return now() - start
+
+
+def now() -> float:
+    """The processor's time where one thread of it computes, which nothing else that runs counts in; else the clock's.
+
+    Once a GPU has done what it has to do.
+    """
     finish()
-    return clock() - start
+    one_thread = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if one_thread else time.perf_counter()
 
 
 def saved_bytes(at: Place, work: Work) -> int:
