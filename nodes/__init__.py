@@ -10,6 +10,7 @@ from .edit_guider import EditGuider
 from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
+from .morph_report import MorphReport
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
 from .toy import LoadToyModel, ToyDrawing
@@ -30,6 +31,7 @@ NODES = [
     AttentionKVInject,
     AdaIN,
     RescheduleAlphas,
+    MorphReport,
     AlphaSchedule,
     BlendConditioning,
     DragLatentOptimize,

@@ -84,11 +84,16 @@ def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dic
 
 def alphas_input(alphas: Any) -> Alphas:
     """The value of an input `alphas`, checked; lists and tensors of other makers are welcome."""
+    return check_alphas(places_input(alphas))
+
+
+def places_input(alphas: Any) -> Alphas:
+    """The value of an input `alphas` that may be any numbers: above 1 where there are more pictures, or falling."""
     numbers = alphas.tolist() if isinstance(alphas, Tensor) else alphas
     is_list = isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers)
     if not is_list:
         raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {shown(alphas)}")
-    return check_alphas(numbers)
+    return tuple(float(number) for number in numbers)
 
 
 def progress(steps: int) -> Callable[..., None]:
