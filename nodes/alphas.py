@@ -55,8 +55,8 @@ class RescheduleAlphas(io.ComfyNode):
             search_aliases=["morph", "interpolate", "even speed", "perceptual"],
             has_intermediate_output=True,  # its picture is shown again when it comes from the cache
             description=(
-                "Measures how much a morph's frames differ from one to the next and returns weights at which every "
-                "step looks equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."
+                "Measures how much a morph's frames differ from one to the next and returns weights at which each step "
+                "should look equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."
             ),
             inputs=[
                 io.Image.Input("images", tooltip="The frames of the first pass, in order, as one batch."),

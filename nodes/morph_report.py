@@ -83,12 +83,12 @@ class MorphReport(io.ComfyNode):
         frames = _frames(images, "images")
         places = None if alphas is None else places_input(alphas)
         ends = (_end(start_image, "start_image"), _end(end_image, "end_image"))
-        report = morph_report(frames, metric, places, *ends, closed, progress(len(frames)))
+        report = morph_report(frames, metric, places, *ends, closed, progress(len(frames) - 1 + closed))
         passes, text = {"images": report}, report.text()
         if first_pass is not None:
             before = _frames(first_pass, "first_pass")
             passes["first pass"] = morph_report(
-                before, metric, closed=closed, on_step=progress(len(before)), name="first_pass"
+                before, metric, closed=closed, on_step=progress(len(before) - 1 + closed), name="first_pass"
             )
             text += f"\nFirst pass: {passes['first pass'].summary()}"
         plot = plot_passes(passes, text)

@@ -94,7 +94,7 @@ class Report:
         if len(self.alphas) != self.frames:
             raise InvalidInput(f"images has {self.frames} frames but alphas has {len(self.alphas)}; they must match")
         if wrong := [alpha for alpha in self.alphas if not isfinite(alpha)]:
-            raise InvalidInput(f"every one of alphas must be a finite number, got {wrong[0]}")
+            raise InvalidInput(f"alphas must be finite numbers, got {wrong[0]}")
 
     @property
     def frames(self) -> int:
