@@ -157,6 +157,10 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         **{"images": pictures(3, channels=4), "alphas": [*ALPHAS]},
         **{"frames": 0, "metric": "laplacian pyramid"},
     },
+    "MorphReport": lambda model: {
+        **{"images": pictures(3, channels=4), "metric": "laplacian pyramid", "closed": True, "alphas": [*ALPHAS]},
+        **{"first_pass": pictures(2), "start_image": pictures(1), "end_image": pictures(1, channels=4)},
+    },
     "AlphaSchedule": lambda model: {"frames": 3, "easing": "linear"},
     "BlendConditioning": lambda model: {
         "start": conditioning(0, pooled_output=normal(1, 6), strength=0.5),
@@ -201,6 +205,10 @@ LASTING: dict[str, Callable[[int], dict[str, Any]]] = {
     "RescheduleAlphas": lambda updates: {
         **{"images": pictures(updates + 1, size=64), "alphas": torch.linspace(0, 1, updates + 1)},
         "metric": "lpips (alex)",  # of weights that the fixture `alexnet` puts where they are looked for
+    },
+    "MorphReport": lambda updates: {
+        **{"images": pictures(updates + 1, size=64), "metric": "lpips (alex)", "closed": False},
+        **{"alphas": None, "first_pass": None, "start_image": None, "end_image": None},
     },
     "DragLatentOptimize": lambda updates: {
         "options": drag_options(iterations=updates, gradient_checkpointing=True),
