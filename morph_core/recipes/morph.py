@@ -13,10 +13,12 @@ from ..errors import InvalidInput
 from ..models.latent_diffusion import LatentDiffusion
 from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
 from ..morphing.perceptual import perceptual_distances
+from ..morphing.report import Report
 from .image import PreparedImage, prepare_image
 from .keyframe import Frame, keyframes_of
 from .morph_frames import MorphFrames
 from .morph_settings import Morph as Morph
+from .search import searched_alphas
 from .stages import OnStage
 
 
@@ -32,6 +34,12 @@ class MorphResult:
     alphas: Alphas
     distances: Tensor
     first_pass: "MorphResult | None" = None
+    metric: str = "laplacian pyramid"
+
+    @property
+    def report(self) -> Report:
+        """How even the steps are, and where the picture changes at once."""
+        return Report(tuple(self.distances.tolist()), self.alphas, metric=self.metric)
 
 
 def morph(
@@ -65,9 +73,9 @@ def morph_prepared(
     config: Morph,
     on_stage: OnStage | None = None,
 ) -> MorphResult:
-    """The morph between two prepared images, with a second pass at rescheduled alphas if the config says so.
+    """The morph between two prepared images, rescheduled if the config says so.
 
-    The second pass samples no frame again that the first has at the same alpha, such as the ends.
+    No frame is sampled again that the first pass has at the same alpha, such as the ends.
     """
     ends = keyframes_of(model, [start, end], config, on_stage)
     keep = config.reschedule and config.first_pass_stride == 1
@@ -76,10 +84,14 @@ def morph_prepared(
     if not config.reschedule:
         return _measured(frames.at(alphas), alphas, config)
     first = _measured(frames.at(alphas, config.first_pass_stride), alphas, config)
-    alphas = reschedule_alphas(alphas, first.distances.tolist(), config.frames)
+    if config.rescheduling == "search":
+        alphas = searched_alphas(frames, config.frames, config.metric)
+    else:
+        alphas = reschedule_alphas(alphas, first.distances.tolist(), config.frames)
     return replace(_measured(frames.at(alphas), alphas, config), first_pass=first)
 
 
 def _measured(frames: Sequence[Frame], alphas: Alphas, config: Morph) -> MorphResult:
     latents, pictures = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("latent", "picture"))
-    return MorphResult(pictures, latents, alphas, perceptual_distances(pictures, config.metric))
+    distances = perceptual_distances(pictures, config.metric)
+    return MorphResult(pictures, latents, alphas, distances, metric=config.metric)

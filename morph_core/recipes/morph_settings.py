@@ -9,6 +9,8 @@ from ..lora.fit import LoraFit
 from ..morphing.alphas import alpha_schedule
 from ..sampling.schedule import check_share
 
+RESCHEDULINGS = ("path", "search")
+
 
 @dataclass(frozen=True)
 class Morph:
@@ -28,6 +30,9 @@ class Morph:
     attention_blocks: str = "up blocks"
     adain: bool = True
     reschedule: bool = True
+    rescheduling: str = "path"
+    """How: one of `RESCHEDULINGS`. "path", as published, samples a second pass, spaced evenly along the first one's
+    path. "search" samples as many frames, each in the middle of the longest steps so far, and shows the most even."""
     first_pass_stride: int = 1
     """How many steps the pass that rescheduling measures takes as one: above 1 it costs less and measures less well."""
     frames_per_batch: int = 0
@@ -43,6 +48,10 @@ class Morph:
         check_blend(self.lora_blend)
         check_blocks(self.attention_blocks)
         check_share(self.attention)
+        if self.rescheduling not in RESCHEDULINGS:
+            raise InvalidInput(f"rescheduling must be one of {', '.join(RESCHEDULINGS)}; got {self.rescheduling!r}")
+        if self.rescheduling == "search" and self.first_pass_stride > 1:
+            raise InvalidInput("a search shows frames of its first pass, too: first_pass_stride must be 1")
         if self.first_pass_stride < 1 or self.frames_per_batch < 0:
             raise InvalidInput(
                 f"first_pass_stride must be 1 or more and frames_per_batch not negative, got {self.first_pass_stride} "
