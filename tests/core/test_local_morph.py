@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from morph_pack.morph_core.attention.end_frames import mix_end_contexts, mix_end_tokens, mixed_self_attention
+from morph_pack.morph_core.attention.end_frames import Ends, mix_end_contexts, mix_end_tokens, mixed_self_attention
 from morph_pack.morph_core.attention.token_grid import TokenMask
 from morph_pack.morph_core.crop import mask_seen_by_vae, soft_cells
 from morph_pack.morph_core.errors import InvalidInput
@@ -169,7 +169,7 @@ class TestAttention:
 
         plain, soft = made(), made(mask=TokenMask(ramp()))
         assert torch.equal(made(mask=TokenMask(torch.ones(1, 1, 8, 8))), plain)
-        assert torch.equal(made(mask=TokenMask(ramp()), ends={}), soft)
+        assert torch.equal(made(mask=TokenMask(ramp()), ends=Ends(0, 1, {0: 0, 1: 3}, {})), soft)
         assert (soft - plain).abs().amax((1, 2, 3))[1:].min() > 1e-3
 
     @pytest.mark.parametrize("heads_last", [True, False])
