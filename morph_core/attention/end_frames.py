@@ -133,8 +133,8 @@ def mixed_self_attention(
     """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
     `mix_end_contexts`.
 
-    layers: of the whole network. blocks: one of `BLOCKS`. ends: None where the batch has them first and last. mask: where
-    the morph takes place; None: everywhere.
+    layers: of the whole network. blocks: one of `BLOCKS`. ends: None where the batch has them first and last. mask:
+    where the morph takes place; None: everywhere.
     """
     check_blocks(blocks)
 
