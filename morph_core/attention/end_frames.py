@@ -160,8 +160,9 @@ def mixed_self_attention(
         yield
 
 
-def _of_tokens(mask: TokenMask, context: Tensor, heads: int) -> Tensor:
+def _of_tokens(mask: TokenMask, context: Tensor, heads: int) -> Tensor | None:
     """A mask as `mix_end_contexts` takes it. context: (B, T, D), (B, heads, T, D) or (B, T, heads, D)."""
     if context.ndim == 4 and context.shape[2] == heads:
-        return mask.of(context.shape[1])[:, None]
+        share = mask.of(context.shape[1])
+        return None if share is None else share[:, None]
     return mask.of(context.shape[-2])

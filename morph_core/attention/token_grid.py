@@ -32,12 +32,13 @@ class TokenMask:
 
     def __init__(self, cells: Tensor) -> None:
         self.cells = cells
-        self._made: dict[tuple[int, int, int], Tensor] = {}
+        self._made: dict[tuple[int, int, int], Tensor | None] = {}
 
-    def of(self, tokens: int, frames: int = 1, padding: int = 0) -> Tensor:
-        """(frames·tokens + padding, 1), the mean of each token's cells. tokens: of one frame, which all are alike.
+    def of(self, tokens: int, frames: int = 1, padding: int = 0) -> Tensor | None:
+        """(frames·tokens + padding, 1), the mean of each token's cells; None: 1 everywhere, to leave no trace of it.
 
-        padding: tokens of nothing behind them, with the mean of all. Raises `InvalidInput` as `token_grid` does.
+        tokens: of one frame, which all are alike. padding: tokens of nothing behind them, with the mean of all. Raises
+        `InvalidInput` as `token_grid` does.
         """
         key = (tokens, frames, padding)
         if key not in self._made:
@@ -45,5 +46,6 @@ class TokenMask:
             cells = self.cells
             while cells.shape[-2:] != grid:
                 cells = avg_pool2d(cells, 2, ceil_mode=True)
-            self._made[key] = torch.cat([cells.flatten().repeat(frames), self.cells.mean().expand(padding)])[:, None]
+            made = torch.cat([cells.flatten().repeat(frames), self.cells.mean().expand(padding)])[:, None]
+            self._made[key] = None if bool((made == 1).all()) else made
         return self._made[key]

@@ -110,10 +110,9 @@ class TestTokens:
         cells[..., 4, 4] = 1
         assert TokenMask(cells).of(9)[:, 0].tolist() == [0] * 8 + [1]
 
-    @pytest.mark.parametrize("value", [0.0, 1.0])
-    def test_all_or_nothing_stays_it_with_frames_and_padding(self, value):
-        made = TokenMask(torch.full((1, 1, 7, 5), value)).of(12, frames=3, padding=4)
-        assert torch.equal(made, torch.full((40, 1), value))
+    def test_nothing_stays_it_with_frames_and_padding_and_all_is_no_mask(self):
+        assert torch.equal(TokenMask(torch.zeros(1, 1, 7, 5)).of(12, frames=3, padding=4), torch.zeros(40, 1))
+        assert TokenMask(torch.ones(1, 1, 7, 5)).of(12, frames=3, padding=4) is None
 
     def test_a_size_is_made_once(self):
         mask = TokenMask(ramp())
