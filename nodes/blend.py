@@ -113,7 +113,9 @@ class BlendConditioning(io.ComfyNode):
         texts, options = zip(*(single_conditioning(prompt, name) for name, prompt in prompts.items()), strict=True)
         blended = dict(options[0])
         for name, others in zip(prompts, options, strict=True):
-            _check_same_options(options[0], others, name)
+            if (options[0].get(POOLED) is None) != (others.get(POOLED) is None):
+                raise InvalidInput(f"only one of start and {name} has a pooled output; encode both with the same CLIP")
+            check_same_options(options[0], others, name)
         if options[0].get(POOLED) is not None:
             blended[POOLED] = _blended([each[POOLED] for each in options], frame_alphas, middle_weight)
         return io.NodeOutput([[_blended(texts, frame_alphas, middle_weight), blended]])
@@ -124,10 +126,8 @@ def _blended(texts: Sequence[Tensor], alphas: Alphas, middle_weight: float) -> T
     return blend_text(start, end, alphas, *middle, weight=middle_weight)
 
 
-def _check_same_options(start: dict[str, Any], other: dict[str, Any], name: str) -> None:
-    """Everything but the pooled output must agree with that of `start`: areas, masks or ControlNets do not blend."""
-    if (start.get(POOLED) is None) != (other.get(POOLED) is None):
-        raise InvalidInput(f"only one of start and {name} has a pooled output; encode both with the same CLIP")
+def check_same_options(start: dict[str, Any], other: dict[str, Any], name: str = "end") -> None:
+    """Raise unless everything but the pooled output agrees: areas, masks or ControlNets cannot be blended."""
     for key in sorted({*start, *other} - {POOLED}):
         if not _same(start.get(key), other.get(key)):
             raise InvalidInput(

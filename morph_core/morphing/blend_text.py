@@ -1,6 +1,7 @@
 """Linear blending of text embeddings (DiffMorpher, section 3.2)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def blend_text(start: Tensor, end: Tensor, alphas: Alphas, middle: Tensor | None
             f"text embeddings must be of one prompt each and from the same text encoder, "
             f"got shapes {', '.join(shapes[:-1])} and {shapes[-1]}"
         )
-    first, last, *third = (x.to(start) for x in _of_one_length(texts))
+    first, last, *third = (x.to(start) for x in (as_long(texts) if start.ndim == 3 else texts))
     blend = torch.lerp(first, last, _by_frame(alphas, first))
     return torch.lerp(blend, third[0], _by_frame(bump(alphas, weight), first)) if third else blend
 
@@ -37,12 +38,10 @@ def bump(alphas: Alphas, weight: float) -> tuple[float, ...]:
     return tuple(4 * alpha * (1 - alpha) * weight for alpha in alphas)
 
 
-def _of_one_length(texts: list[Tensor]) -> list[Tensor]:
-    """(1, T, D) each; pooled ones, (1, D), as they are."""
-    if texts[0].ndim != 3:
-        return texts
-    tokens = math.lcm(*(x.shape[1] for x in texts))
-    return [x.repeat(1, tokens // x.shape[1], 1) for x in texts]
+def as_long(embeddings: Sequence[Tensor]) -> list[Tensor]:
+    """Embeddings (1, T_i, D), each repeated whole until all have as many tokens; see `blend_text`."""
+    tokens = math.lcm(*(embedding.shape[1] for embedding in embeddings))
+    return [embedding.repeat(1, tokens // embedding.shape[1], 1) for embedding in embeddings]
 
 
 def _by_frame(numbers: Alphas, like: Tensor) -> Tensor:
