@@ -37,8 +37,8 @@ def workflow() -> Workflow:
 
 def _mask() -> list[Node]:
     """The upper part of the picture, with a soft lower rim, and what is left of it."""
-    white = Node("white", "SolidMask", {}, {"value": 1.0, "width": SIDE, "height": 32}, NARROW)
-    soft = Node("soft", "FeatherMask", {"mask": "white"}, {"bottom": 10}, NARROW)
+    white = Node("white", "SolidMask", {}, {"value": 1.0, "width": SIDE, "height": 36}, NARROW)
+    soft = Node("soft", "FeatherMask", {"mask": "white"}, {"bottom": 6}, NARROW)
     placed = {"destination": "black", "source": "soft"}
     mask = Node("mask", "MaskComposite", placed, {"operation": "add"}, NARROW)
     return [black_mask(SIDE), white, soft, mask, Node("rest", "InvertMask", {"mask": "mask"}, width=NARROW)]
