@@ -149,7 +149,7 @@ def mixed_self_attention(
             return x, of_layer, of_layer
 
         def image(tokens: Tensor, name: str) -> Tensor:
-            return mixed(f"{layer.path}.{name}", tokens, int(layer.module.heads))
+            return mixed(f"{layer.path}.{name}", tokens, layer.module.heads)  # type: ignore[arg-type]
 
         if layer.kind == "joint":
             return AttentionEdit(image=image) if layer_is_chosen(blocks, layer.block, layer.blocks) else None

@@ -60,6 +60,10 @@ def blended(start: Text, end: Text, alphas: Alphas, middle: Text | None = None, 
         there = [part for part in parts if part is not None]
         if there and len(there) < len(parts):
             raise InvalidInput(f"one text has {name}, another has not; take all from one model's text encoders")
-        return blend_text(*there[:2], alphas, *there[2:], weight=weight) if there else None
+        return of(there) if there else None
 
-    return Text(blend("context"), blend("pooled"), blend("sizes"))
+    def of(parts: list[Tensor]) -> Tensor:
+        third = parts[2] if len(parts) > 2 else None
+        return blend_text(parts[0], parts[1], alphas, third, weight)
+
+    return Text(of([text.context for text in texts]), blend("pooled"), blend("sizes"))

@@ -43,4 +43,4 @@ class LocalMask:
 
     def pasted(self, pictures: Tensor, first: Tensor) -> Tensor:
         """Frames (F, 3, H, W) over the first picture (1, 3, H, W), which a decoder shows changed beyond the mask."""
-        return torch.lerp(first, pictures, self._pixels)
+        return pictures if bool((self._pixels == 1).all()) else torch.lerp(first, pictures, self._pixels)
