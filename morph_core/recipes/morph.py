@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ..models.latent_diffusion import LatentDiffusion
+from ..models.text import Text
 from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
 from ..morphing.perceptual import perceptual_distances
 from ..morphing.report import Report
 from .image import PreparedImage, prepare_image
 from .keyframe import Frame, keyframes_of
+from .local_mask import LocalMask
 from .morph_frames import MorphFrames
 from .morph_settings import Morph as Morph
 from .search import searched_alphas
@@ -48,10 +50,14 @@ def morph(
     captions: tuple[str, str],
     config: Morph | None = None,
     on_stage: OnStage | None = None,
+    mask: Tensor | None = None,
+    middle: str | None = None,
 ) -> MorphResult:
     """Morph one image into another.
 
     images: two of (1, 3, H, W) in 0..1, of one size. captions: what each shows; DiffMorpher works with equal ones.
+    mask: (1, 1, H, W) in 0..1, where the morph takes place: what is 0 stays the first image; None: everywhere. middle:
+    a third caption, which the frames between lean towards, see `Morph.middle_weight`.
     """
     config = config or Morph()
     perceptual_distances(torch.zeros(2, 3, 64, 64), config.metric)  # fails before the work, not after it
@@ -62,7 +68,8 @@ def morph(
         prepare_image(model, image, caption, config.lora, on_stage)
         for image, caption in zip(images, captions, strict=True)
     )
-    return morph_prepared(model, start, end, config, on_stage)
+    text = None if middle is None else model.encode_text([middle], (images[0].shape[2], images[0].shape[3]))
+    return morph_prepared(model, start, end, config, on_stage, mask, text)
 
 
 @torch.no_grad()
@@ -72,14 +79,17 @@ def morph_prepared(
     end: PreparedImage,
     config: Morph,
     on_stage: OnStage | None = None,
+    mask: Tensor | None = None,
+    middle: Text | None = None,
 ) -> MorphResult:
     """The morph between two prepared images, rescheduled if the config says so.
 
     No frame is sampled again that the first pass has at the same alpha, such as the ends.
     """
+    local = None if mask is None else LocalMask(mask, start.latent)
     ends = keyframes_of(model, [start, end], config, on_stage)
     keep = config.reschedule and config.first_pass_stride == 1
-    frames = MorphFrames(model, ends[0], ends[1], config, on_stage, keep)
+    frames = MorphFrames(model, ends[0], ends[1], config, on_stage, keep, local, middle)
     alphas = alpha_schedule(config.frames)
     if not config.reschedule:
         return _measured(frames.at(alphas), alphas, config)

@@ -254,9 +254,8 @@ def test_prompts_with_other_options(model: Any, start: dict[str, Any], end: dict
 def test_prompts_with_equal_options_are_blended(model: Any) -> None:
     """Equal, not the same object; also where a list of tensors is compared."""
     options = [{"mask": torch.ones(1, 8, 8), "reference_latents": [torch.ones(1, 4, 8, 8)]} for _ in range(2)]
-    (blend,) = execute(
-        model, "BlendConditioning", start=conditioning(0, **options[0]), end=conditioning(1, **options[1])
-    )
+    ends = {"start": conditioning(0, **options[0]), "end": conditioning(1, **options[1]), "middle": None}
+    (blend,) = execute(model, "BlendConditioning", **ends)
     assert blend[0][1]["mask"] is options[0]["mask"]
 
 
@@ -267,7 +266,7 @@ def test_only_one_prompt_with_a_pooled_output(model: Any) -> None:
 
 
 def test_prompts_of_different_text_encoders(model: Any) -> None:
-    ends = {"start": conditioning(), "end": [[normal(1, 8, 96), {}]]}
+    ends = {"start": conditioning(), "end": [[normal(1, 8, 96), {}]], "middle": None}
     assert_says(refusal(model, "BlendConditioning", **ends), "same text encoder", "96")
 
 
