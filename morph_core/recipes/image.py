@@ -58,32 +58,39 @@ def inverted(
     sigmas: Tensor,
     on_stage: OnStage | None = None,
     iterations: int = 0,
+    warm_start: bool = False,
 ) -> Trajectory:
     """The image's own trajectory where it goes through these sigmas (S + 1,), else one made by DDIM inversion.
 
-    iterations: of the fixed point, see `ddim.trace`.
+    iterations: of the fixed point, and warm_start: see `ddim.trace`.
     """
     if (known := _known(image, sigmas)) is not None:
         return known
     schedule, denoise = model.backbone.schedule, model.backbone.denoiser(image.text)
     with whole_lora(lora_layers(model, image)):
         x, reporter = image.latent * schedule.scale(sigmas[-1]), stage_reporter(on_stage, "inverting")
-        return ddim.trace(denoise, x, sigmas, schedule, reporter, iterations)
+        return ddim.trace(denoise, x, sigmas, schedule, reporter, iterations, warm_start)
 
 
 @torch.no_grad()
 def inverted_pair(
-    model: LatentDiffusion, start: PreparedImage, end: PreparedImage, sigmas: Tensor, on_stage: OnStage | None = None
+    model: LatentDiffusion,
+    start: PreparedImage,
+    end: PreparedImage,
+    sigmas: Tensor,
+    on_stage: OnStage | None = None,
+    warm_start: bool = False,
 ) -> tuple[Trajectory, Trajectory]:
     """Both images' trajectories: as one batch, each row with its own LoRA, where both prompts have as many tokens."""
     are_alike = start.text.context.shape == end.text.context.shape  # else one would be repeated, see `blend_text`
     if not are_alike or any(_known(image, sigmas) is not None for image in (start, end)):
-        return inverted(model, start, sigmas, on_stage), inverted(model, end, sigmas, on_stage)
+        first, last = (inverted(model, image, sigmas, on_stage, warm_start=warm_start) for image in (start, end))
+        return first, last
     schedule, alphas = model.backbone.schedule, (0.0, 1.0)
     denoise = model.backbone.denoiser(blended(start.text, end.text, alphas))
     with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas):
         x = torch.cat([start.latent, end.latent]) * schedule.scale(sigmas[-1])
-        both = ddim.trace(denoise, x, sigmas, schedule, stage_reporter(on_stage, "inverting"))
+        both = ddim.trace(denoise, x, sigmas, schedule, stage_reporter(on_stage, "inverting"), warm_start=warm_start)
     return both.row(0), both.row(1)
 
 

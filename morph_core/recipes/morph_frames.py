@@ -59,7 +59,7 @@ class MorphFrames:
 
     @cached_property
     def _trajectories(self) -> tuple[Trajectory, Trajectory]:
-        return inverted_pair(self.model, self.start, self.end, self.sigmas, self.on_stage)
+        return inverted_pair(self.model, self.start, self.end, self.sigmas, self.on_stage, self.config.warm_start)
 
     def at(self, alphas: Alphas, stride: int = 1) -> list[Frame]:
         """The frames at these alphas, from 0 to 1. stride: see `sample`; other frames than those of 1 are not kept."""

@@ -37,6 +37,8 @@ class Morph:
     metric: str = "laplacian pyramid"
     set_alpha_to_one: bool = True
     """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
+    warm_start: bool = False
+    """Begin each step of the inversions with the velocity of the step before, see `sampling.ddim.trace`."""
 
     def __post_init__(self) -> None:
         alpha_schedule(self.frames)
