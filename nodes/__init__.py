@@ -9,9 +9,11 @@ from .drag_warp import DragWarp
 from .edit_guider import EditGuider
 from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
+from .keyframes import AddKeyframe, AddPicture, BlendKeyframes
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
+from .sequence import ArrangeFrames, SequenceFromValues, SequenceSchedule
 from .toy import LoadToyModel, ToyDrawing
 from .uni_edit import UniEditSampler
 
@@ -32,6 +34,12 @@ NODES = [
     RescheduleAlphas,
     AlphaSchedule,
     BlendConditioning,
+    AddPicture,
+    AddKeyframe,
+    SequenceSchedule,
+    SequenceFromValues,
+    BlendKeyframes,
+    ArrangeFrames,
     DragLatentOptimize,
     DragOptions,
     DragWarp,
