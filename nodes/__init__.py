@@ -11,6 +11,7 @@ from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
 from .keyframes import AddKeyframe, AddPicture, BlendKeyframes
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
+from .morph_report import MorphReport
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
 from .sequence import ArrangeFrames, SequenceFromValues, SequenceSchedule
@@ -32,6 +33,7 @@ NODES = [
     AttentionKVInject,
     AdaIN,
     RescheduleAlphas,
+    MorphReport,
     AlphaSchedule,
     BlendConditioning,
     AddPicture,

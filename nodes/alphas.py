@@ -8,7 +8,8 @@ from comfy_api.latest import io, ui
 from ..morph_core.errors import InvalidInput
 from ..morph_core.morphing.alphas import EASINGS, alpha_schedule, reschedule_alphas
 from ..morph_core.morphing.perceptual import METRICS, perceptual_distances
-from ..morph_core.pictures.perceptual_curve import plot_paths
+from ..morph_core.morphing.report import Report
+from ..morph_core.pictures.perceptual_curve import plot_passes
 from .host.adapters import CATEGORY, AlphasType, alphas_input, progress
 from .host.inputs import checked
 from .host.versions import schema
@@ -54,8 +55,8 @@ class RescheduleAlphas(io.ComfyNode):
             search_aliases=["morph", "interpolate", "even speed", "perceptual"],
             has_intermediate_output=True,  # its picture is shown again when it comes from the cache
             description=(
-                "Measures how much a morph's frames differ from one to the next and returns weights at which every "
-                "step looks equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."
+                "Measures how much a morph's frames differ from one to the next and returns weights at which each step "
+                "should look equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."
             ),
             inputs=[
                 io.Image.Input("images", tooltip="The frames of the first pass, in order, as one batch."),
@@ -74,7 +75,11 @@ class RescheduleAlphas(io.ComfyNode):
             ],
             outputs=[
                 AlphasType.Output("rescheduled", display_name="ALPHAS", tooltip="Evenly spaced weights, one a frame."),
-                io.Image.Output("plot", display_name="plot", tooltip="The distance travelled, before and after."),
+                io.Image.Output(
+                    "plot",
+                    display_name="plot",
+                    tooltip="The distance travelled by the frames that came in; Morph Report shows the next pass's.",
+                ),
             ],
         )
 
@@ -89,5 +94,5 @@ class RescheduleAlphas(io.ComfyNode):
         on_step = progress(len(images) - 1)
         distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric, on_step).tolist()
         even = reschedule_alphas(measured, distances, frames or len(measured))
-        plot = plot_paths(measured, distances, even)
+        plot = plot_passes({"images": Report(tuple(distances), measured, metric=metric)})
         return io.NodeOutput(even, plot, ui=ui.PreviewImage(plot, cls=cls))

@@ -133,7 +133,7 @@ class AddKeyframe(io.ComfyNode):
                 f"noise is of {len(noise)} pictures, positive of {len(positive)} and lora of {len(loras)}; give each "
                 "picture its own"
             )
-        before = [item for chain in keyframes or [] if chain is not None for item in keyframes_input(chain)]
+        before = [item for chain in keyframes or [] for item in keyframes_input(chain)]
         return io.NodeOutput((*before, *(Keyframe(*parts) for parts in zip(noise, positive, loras, strict=True))))
 
 

@@ -91,6 +91,7 @@ class SequenceFromValues(io.ComfyNode):
                 KeyframesType.Input("keyframes", tooltip="The pictures, from Add Keyframe."),
                 io.Float.Input(
                     "values",
+                    default=0.0,
                     min=0.0,
                     max=1.0,
                     force_input=True,

@@ -92,11 +92,18 @@ def alphas_input(alphas: Any) -> Alphas:
     """The value of an input `alphas` of a morph, checked; lists and tensors of other makers are welcome."""
     if isinstance(alphas, Timeline):
         raise InvalidInput("alphas are of a sequence, from Sequence Schedule; connect Alpha Schedule's")
+    return check_alphas(places_input(alphas))
+
+
+def places_input(alphas: Any) -> Alphas:
+    """The value of an input `alphas` that may be any numbers: above 1 where there are more pictures, or falling."""
+    if isinstance(alphas, Timeline):
+        return alphas.positions
     numbers = alphas.tolist() if isinstance(alphas, Tensor) else alphas
     is_list = isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers)
     if not is_list:
         raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {shown(alphas)}")
-    return check_alphas(numbers)
+    return tuple(float(number) for number in numbers)
 
 
 def timeline_input(alphas: Any) -> Timeline:

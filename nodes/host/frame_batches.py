@@ -109,7 +109,8 @@ class InParts:
 
     def prepare(self, executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         """Wrapper around ComfyUI's `prepare_sampling`: room for one part is all that the model must leave."""
-        rows = min(noise_shape[0], self.largest(noise_shape[0]))
+        with named(self.node):
+            rows = min(noise_shape[0], self.largest(noise_shape[0]))
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
     def largest(self, total: int) -> int:

@@ -34,7 +34,8 @@ def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
         schema = cls.define_schema()
         with named(schema.display_name):
             if schema.is_input_list:
-                values = {part.id: _items(part, values[part.id]) for part in schema.inputs if part.id in values}
+                given = {name: value for name, value in values.items() if value is not None}
+                values = {part.id: _items(part, given[part.id]) for part in schema.inputs if part.id in given}
             for part in schema.inputs:
                 if part.id in values:
                     for value in values[part.id] if schema.is_input_list else [values[part.id]]:

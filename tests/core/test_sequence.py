@@ -139,5 +139,7 @@ def test_images_of_different_sizes_or_numbers_are_refused(model):
 
 
 def test_a_sequence_from_pictures(model):
-    result = sequence(model, [picture(seed) for seed in range(3)], ["a cat", "a bear", "a mouse"], timeline(3, [3]), PLAIN)
+    result = sequence(
+        model, [picture(seed) for seed in range(3)], ["a cat", "a bear", "a mouse"], timeline(3, [3]), PLAIN
+    )
     assert result.frames.shape == (5, 3, 16, 16) and 0 <= result.frames.min() and result.frames.max() <= 1
