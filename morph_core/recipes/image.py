@@ -59,55 +59,44 @@ def inverted(
     sigmas: Tensor,
     on_stage: OnStage | None = None,
     iterations: int = 0,
-    warm_start: bool = False,
 ) -> Trajectory:
     """The image's own trajectory where it goes through these sigmas (S + 1,), else one made by DDIM inversion.
 
-    iterations: of the fixed point, and warm_start: see `ddim.trace`.
+    iterations: of the fixed point, see `ddim.trace`.
     """
     if (known := _known(image, sigmas)) is not None:
         return known
     schedule, denoise = model.backbone.schedule, model.backbone.denoiser(image.text)
     with whole_lora(lora_layers(model, image)):
         x, reporter = image.latent * schedule.scale(sigmas[-1]), stage_reporter(on_stage, "inverting")
-        return ddim.trace(denoise, x, sigmas, schedule, reporter, iterations, warm_start)
+        return ddim.trace(denoise, x, sigmas, schedule, reporter, iterations)
 
 
 @torch.no_grad()
 def inverted_pair(
-    model: LatentDiffusion,
-    start: PreparedImage,
-    end: PreparedImage,
-    sigmas: Tensor,
-    on_stage: OnStage | None = None,
-    warm_start: bool = False,
+    model: LatentDiffusion, start: PreparedImage, end: PreparedImage, sigmas: Tensor, on_stage: OnStage | None = None
 ) -> tuple[Trajectory, Trajectory]:
     """Both images' trajectories: as one batch, each row with its own LoRA, where both prompts have as many tokens."""
     are_alike = start.text.context.shape == end.text.context.shape  # else one would be repeated, see `blend_text`
     if not are_alike or any(_known(image, sigmas) is not None for image in (start, end)):
-        first, last = (inverted(model, image, sigmas, on_stage, warm_start=warm_start) for image in (start, end))
-        return first, last
+        return inverted(model, start, sigmas, on_stage), inverted(model, end, sigmas, on_stage)
     schedule, alphas = model.backbone.schedule, (0.0, 1.0)
     denoise = model.backbone.denoiser(blended(start.text, end.text, alphas))
     with blended_loras(lora_layers(model, start), lora_layers(model, end), alphas):
         x = torch.cat([start.latent, end.latent]) * schedule.scale(sigmas[-1])
-        both = ddim.trace(denoise, x, sigmas, schedule, stage_reporter(on_stage, "inverting"), warm_start=warm_start)
+        both = ddim.trace(denoise, x, sigmas, schedule, stage_reporter(on_stage, "inverting"))
     return both.row(0), both.row(1)
 
 
 def all_inverted(
-    model: LatentDiffusion,
-    images: Sequence[PreparedImage],
-    sigmas: Tensor,
-    on_stage: OnStage | None = None,
-    warm_start: bool = False,
+    model: LatentDiffusion, images: Sequence[PreparedImage], sigmas: Tensor, on_stage: OnStage | None = None
 ) -> list[Trajectory]:
     """Each image's trajectory, two at a time, see `inverted_pair`."""
     found: list[Trajectory] = []
     for start, end in zip(images[::2], images[1::2], strict=False):
-        found += inverted_pair(model, start, end, sigmas, on_stage, warm_start)
+        found += inverted_pair(model, start, end, sigmas, on_stage)
     if len(images) % 2:
-        found.append(inverted(model, images[-1], sigmas, on_stage, warm_start=warm_start))
+        found.append(inverted(model, images[-1], sigmas, on_stage))
     return found
 
 

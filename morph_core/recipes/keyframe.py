@@ -44,5 +44,5 @@ def keyframes_of(
 ) -> list[Keyframe]:
     """Prepared images, each inverted once."""
     sigmas = morph_sigmas(model, config, images[0].latent)
-    trajectories = all_inverted(model, images, sigmas, on_stage, config.warm_start)
+    trajectories = all_inverted(model, images, sigmas, on_stage)
     return [Keyframe(image, trajectory) for image, trajectory in zip(images, trajectories, strict=True)]

@@ -37,8 +37,6 @@ class Morph:
     metric: str = "laplacian pyramid"
     set_alpha_to_one: bool = True
     """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
-    warm_start: bool = False
-    """Begin each step of the inversions with the velocity of the step before, see `sampling.ddim.trace`."""
 
     def __post_init__(self) -> None:
         alpha_schedule(self.frames)
@@ -57,4 +55,4 @@ def quick_morph(frames: int = 16) -> Morph:
 
     The ends are held to their inversions, so that they are the images although no LoRA knows them.
     """
-    return Morph(frames, steps=20, lora=None, attention=0, adain=False, exact_ends=True, warm_start=True)
+    return Morph(frames, steps=20, lora=None, attention=0, adain=False, exact_ends=True)

@@ -11,7 +11,6 @@ from morph_pack.morph_core.models.unet import UnetBackbone
 from morph_pack.morph_core.recipes.image import PreparedImage, prepare_image
 from morph_pack.morph_core.recipes.morph import Morph, morph, morph_prepared
 from morph_pack.morph_core.recipes.morph_settings import quick_morph
-from morph_pack.morph_core.sampling import ddim
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, sigmas_of
 from morph_tests.core.morphs import (
     ALPHAS,
@@ -169,21 +168,6 @@ def test_exact_ends_are_the_images_and_the_frames_between_are_still_the_morphs(m
             for on in (False, True)
         ]
         assert torch.equal(*alone)
-
-
-def test_a_morph_with_a_warm_start_is_that_between_trajectories_made_with_one(model, ends):
-    config = replace(PLAIN, warm_start=True)
-    sigmas = model.backbone.schedule.spaced(config.steps)
-    traced = []
-    for end in ends:
-        bare = replace(end, lora={})
-        denoise = model.backbone.denoiser(bare.text)
-        way = ddim.trace(denoise, bare.latent, sigmas, model.backbone.schedule, warm_start=True)
-        traced.append(replace(bare, trajectory=way))
-    warm = morph_prepared(model, *(replace(end, lora={}) for end in ends), config)
-    torch.testing.assert_close(warm.latents, morph_prepared(model, *traced, PLAIN).latents, rtol=0, atol=1e-5)
-    cold = morph_prepared(model, *(replace(end, lora={}) for end in ends), PLAIN)
-    assert (warm.latents - cold.latents).abs().max() > 1e-3
 
 
 def test_the_quick_morph_fits_nothing_and_ends_in_the_images(model):

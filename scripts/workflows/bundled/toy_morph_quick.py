@@ -29,9 +29,9 @@ def workflow() -> Workflow:
 
 
 def _image(end: str, looks: Looks) -> Group:
-    """An image is inverted with a warm start, by the model as it is."""
+    """An image is inverted by the model as it is."""
     first, second = toy_source(end, looks)
-    noise = inversion(end, "model.MODEL", spacing=SPACING, warm_start=True)
+    noise = inversion(end, "model.MODEL", spacing=SPACING)
     return Group(f"Image {end}", BLUE, [[*first, None], [*second, noise]])
 
 

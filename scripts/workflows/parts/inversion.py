@@ -31,13 +31,10 @@ def inverted_image(
     return Group(title or f"Image {end}", BLUE, rows)
 
 
-def inversion(end: str, model: str, start: int = 0, spacing: Spacing = SPACING, **other: bool) -> Node:
-    """DDIM Invert finds the noise that leads back to a source's picture, and its trajectory.
-
-    `other` are values that differ.
-    """
+def inversion(end: str, model: str, start: int = 0, spacing: Spacing = SPACING) -> Node:
+    """DDIM Invert finds the noise that leads back to a source's picture, and its trajectory."""
     links = {"model": model, "positive": f"{end} prompt", "latent_image": f"{end} latent"}
-    return Node(f"{end} noise", "MorphDragDdimInvert", links, {**spacing, "start_at_step": start, **other})
+    return Node(f"{end} noise", "MorphDragDdimInvert", links, {**spacing, "start_at_step": start})
 
 
 def pinned(name: str, model: str, trajectory: str, row: int, mask: str = "") -> Node:
