@@ -61,3 +61,11 @@ class Morph:
                 f"first_pass_stride must be 1 or more and frames_per_batch not negative, got {self.first_pass_stride} "
                 f"and {self.frames_per_batch}"
             )
+
+
+def quick_morph(frames: int = 16) -> Morph:
+    """A morph without fits, in 20 steps: a quarter of what the full method asks of the network, see docs/morph.md.
+
+    The ends are held to their inversions, so that they are the images although no LoRA knows them.
+    """
+    return Morph(frames, steps=20, lora=None, attention=0, adain=False, exact_ends=True)

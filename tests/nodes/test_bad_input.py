@@ -18,7 +18,8 @@ from morph_tests.nodes.refusals import assert_says, display_name, execute, refus
 
 NAN = float("nan")
 TAKE_A_MODEL = nodes_with("model")
-TAKE_ALPHAS = [node for node in nodes_with("alphas") if node != "MorphReport"]  # to which any numbers are places
+OF_SEQUENCES = {"BlendKeyframes", "ArrangeFrames"}
+TAKE_ALPHAS = {*nodes_with("alphas")} - OF_SEQUENCES - {"MorphReport"}  # to which any numbers are places
 
 
 @pytest.mark.parametrize("node", ["SlerpLatents", "AdaIN"])
@@ -90,8 +91,10 @@ def test_a_prompt_of_another_text_encoder(model: Any, node: str) -> None:
 )
 def test_alphas(model: Any, alphas: Any, advice: str) -> None:
     without_alphas_it_is_for_a_drag = {"AttentionKVInject"} if alphas is None else set()
-    for node in {*TAKE_ALPHAS} - without_alphas_it_is_for_a_drag:
+    for node in TAKE_ALPHAS - without_alphas_it_is_for_a_drag:
         assert_says(refusal(model, node, alphas=alphas), "^alphas", advice)
+    for node in OF_SEQUENCES:
+        assert_says(refusal(model, node, alphas=alphas), "^alphas", "Sequence Schedule")
 
 
 def test_frames_of_another_number_than_alphas(model: Any) -> None:

@@ -4,7 +4,7 @@
 """
 
 from ..description import GREEN, NARROW, RED, Group, Node, Workflow
-from .inversion import inverted_image
+from .inversion import SPACING, Spacing, inverted_image
 from .pictures import BLUE_RABBIT, RED_CAT, toy_source
 from .sampling import decoded, empty_prompt, ksampler
 
@@ -76,10 +76,11 @@ def _noise(tag: str, alphas: str, noise: str, where: dict[str, str]) -> list[Nod
     return [blended, Node(f"styled{tag}", "MorphDragAdaIN", links, {"strength": 1.0})]
 
 
-def sample(title: str, tag: str, model: str = "patched") -> Group:
-    """One KSampler run samples all frames of a pass."""
+def sample(title: str, tag: str, model: str = "patched", spacing: Spacing = SPACING) -> Group:
+    """One KSampler run samples all frames of a pass, in the steps of the inversions."""
     prompts = {"positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
-    sampler = ksampler(f"latents{tag}", {"model": f"{model}{tag}", **prompts, "latent_image": f"styled{tag}"})
+    links = {"model": f"{model}{tag}", **prompts, "latent_image": f"styled{tag}"}
+    sampler = ksampler(f"latents{tag}", links, **spacing)
     return Group(title, RED, [[sampler, decoded(f"frames{tag}", sampler.name)]])
 
 
