@@ -19,6 +19,7 @@ from . import (
     toy_morph,
     toy_morph_exact,
     toy_morph_local,
+    toy_morph_quick,
     toy_morph_rescheduled,
     toy_sequence,
     z_image_morph,
