@@ -35,10 +35,7 @@ def evenest(distances: Tensor, frames: int) -> list[int]:
     distances: (F, F), from each frame (row) to each later one. A dynamic programme finds the least sum of squares about
     the mean step, from the choice whose longest step is least on. Raises `InvalidInput` for more frames than there are.
     """
-    between = distances.double().cpu().numpy()
-    if not 2 <= frames <= len(between):
-        raise InvalidInput(f"frames must be from 2 to the {len(between)} that were sampled, got {frames}")
-    chosen = _cheapest(between, frames, longest=True)
+    chosen, between = least_longest(distances, frames), distances.double().cpu().numpy()
     for _ in range(ROUNDS):
         mean = between[chosen[:-1], chosen[1:]].mean()
         better = _cheapest((between - mean) ** 2, frames, longest=False)
@@ -46,6 +43,13 @@ def evenest(distances: Tensor, frames: int) -> list[int]:
             break
         chosen = better
     return chosen
+
+
+def least_longest(distances: Tensor, frames: int) -> list[int]:
+    """The same for the choice whose longest step is least."""
+    if not 2 <= frames <= len(distances):
+        raise InvalidInput(f"frames must be from 2 to the {len(distances)} that were sampled, got {frames}")
+    return _cheapest(distances.double().cpu().numpy(), frames, longest=True)
 
 
 def _cheapest(costs: np.ndarray, frames: int, longest: bool) -> list[int]:
