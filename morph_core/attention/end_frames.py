@@ -1,6 +1,6 @@
 """Self-attention that looks at a blend of the two end frames (DiffMorpher, section 3.3), or at the first row."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,14 +15,24 @@ FIRST_LAYER = {"all blocks": 0.0, "up blocks": 0.5, "last two up blocks": 0.75} 
 FLUX_1_LAYERS = 57  # 19 double blocks, 38 single ones
 FLUX_1_CONTENT = frozenset({0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56})  # which attend by content, not by place
 
+AlignContexts = Callable[[Tensor, Tensor, Alphas], tuple[Tensor, Tensor]]
+"""From the ends' contexts (k, 1, T, D) and F alphas to how they lie in each frame's layout, (k, F, T, D) each."""
 
-def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, ends: Tensor | None = None) -> Tensor:
+
+def mix_end_contexts(
+    context: Tensor,
+    alphas: Alphas,
+    strength: float = 1.0,
+    ends: Tensor | None = None,
+    aligned: AlignContexts | None = None,
+) -> Tensor:
     """Replace every frame's attention context by its alpha's mix of the first and the last frame's.
 
     context: (B, T, D) or (B, heads, T, D), the layer's input, of which keys and values are linear functions, so that
     mixing it is mixing them (eq. 7 of the paper). B = k·len(alphas): k repeats of the same frames, one for each prompt
     that is sampled with them. ends: (k·n, T, D), k repeats whose first and last rows are the ends' contexts; `context`
-    itself where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. Same shape and dtype out.
+    itself where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. aligned: leads the ends'
+    contexts to each frame's layout first. Same shape and dtype out.
     """
     frames = len(alphas)
     if len(context) % frames:
@@ -33,7 +43,10 @@ def mix_end_contexts(context: Tensor, alphas: Alphas, strength: float = 1.0, end
     repeats = context.unflatten(0, (-1, frames))  # (k, F, T, D)
     alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device).reshape(-1, *[1] * (context.ndim - 1))
     of_ends = (context if ends is None else ends).unflatten(0, (len(repeats), -1))
-    mixed = torch.lerp(of_ends[:, :1], of_ends[:, -1:], alpha)
+    first, last = of_ends[:, :1], of_ends[:, -1:]
+    if aligned:
+        first, last = aligned(first, last, alphas)
+    mixed = torch.lerp(first, last, alpha)
     return (mixed if strength == 1 else torch.lerp(repeats, mixed, strength)).flatten(0, 1)
 
 
@@ -88,21 +101,23 @@ def mixed_self_attention(
     strength: float = 1.0,
     blocks: str = "up blocks",
     ends: dict[str, Tensor] | None = None,
+    aligned: AlignContexts | None = None,
 ) -> Iterator[None]:
     """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
     `mix_end_contexts`.
 
     layers: of the whole network. blocks: one of `BLOCKS`. ends: by layer, what was made of the ends' rows at this very
     step; an empty one is filled, by a batch that has the ends first and last, and spares them to those that follow.
+    aligned: see `mix_end_contexts`.
     """
     check_blocks(blocks)
 
     def mixed(part: str, context: Tensor) -> Tensor:
         if ends is None:
-            return mix_end_contexts(context, alphas, strength)
+            return mix_end_contexts(context, alphas, strength, aligned=aligned)
         if part not in ends:
             ends[part] = context[[0, -1]]
-        return mix_end_contexts(context, alphas, strength, ends[part].to(context.device))
+        return mix_end_contexts(context, alphas, strength, ends[part].to(context.device), aligned)
 
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
         def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..attention.end_frames import mixed_self_attention
 from ..lora.blend import StackedLoras
+from ..matching.aligned import AlignedEnds
 from ..models.latent_diffusion import LatentDiffusion
 from ..morphing.adain import adain
 from ..morphing.alphas import Alphas
@@ -19,6 +20,7 @@ from ..sampling.direct_inversion import DirectInversion
 from ..sampling.schedule import sigma_after
 from ..sampling.trajectory import Trajectory, strided
 from .image import PreparedImage, inverted_pair, lora_layers
+from .layouts import aligned_ends
 from .morph_settings import Morph
 from .stages import OnStage, stage_reporter
 
@@ -61,6 +63,10 @@ class MorphFrames:
     def _trajectories(self) -> tuple[Trajectory, Trajectory]:
         return inverted_pair(self.model, self.start, self.end, self.sigmas, self.on_stage)
 
+    @cached_property
+    def _aligned(self) -> AlignedEnds | None:
+        return aligned_ends(self.model, self.start, self.end) if self.config.correspondence else None
+
     def at(self, alphas: Alphas, stride: int = 1) -> list[Frame]:
         """The frames at these alphas, from 0 to 1. stride: see `sample`; other frames than those of 1 are not kept."""
         known = self._frames if stride == 1 else {}
@@ -76,7 +82,8 @@ class MorphFrames:
         if not alphas:
             return {}
         noise = [trajectory.noise for trajectory in self._trajectories]
-        x = slerp(noise[0], noise[1], alphas)
+        ends = self._aligned.latents(noise[0], noise[1], alphas) if self._aligned else noise
+        x = slerp(ends[0], ends[1], alphas)
         if self.config.adain:
             x = adain(x, noise[0], noise[1], alphas)
         latents = self.sample(x, alphas, stride)
@@ -103,7 +110,9 @@ class MorphFrames:
                     patches.enter_context(self._loras.applied(part))
                     if is_mixed:
                         blocks = self.config.attention_blocks
-                        patches.enter_context(mixed_self_attention(self._layers, part, blocks=blocks, ends=ends))
+                        aligned = self._aligned and self._aligned.contexts_of(x.shape[-2:])
+                        mixed = mixed_self_attention(self._layers, part, blocks=blocks, ends=ends, aligned=aligned)
+                        patches.enter_context(mixed)
                     outputs.append(plain(x[rows], sigma))
             if stride == 1:
                 self._keep(sigma.item(), ends)

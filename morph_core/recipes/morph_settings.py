@@ -34,6 +34,8 @@ class Morph:
     """So many frames go through the network at a time, after the first and last; 0: all at once."""
     exact_ends: bool = False
     """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
+    correspondence: bool = False
+    """Lead both ends to each frame's layout first, by matches of the model's own features: see `matching`."""
     metric: str = "laplacian pyramid"
     set_alpha_to_one: bool = True
     """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""
