@@ -10,6 +10,7 @@ from .edit_guider import EditGuider
 from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
+from .match_layouts import MatchLayouts
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
 from .toy import LoadToyModel, ToyDrawing
@@ -25,6 +26,7 @@ NODES = [
     EditGuider,
     FlowEditSampler,
     UniEditSampler,
+    MatchLayouts,
     SlerpLatents,
     LoraBlend,
     AttentionKVInject,

@@ -11,6 +11,7 @@ from .host.adapters import CATEGORY, AlphasType, alphas_input
 from .host.end_frames import EndContexts, EndFrames, EndTokens
 from .host.frame_batches import PARTS, InParts, parts_first
 from .host.inputs import checked
+from .host.matches import MatchesType, layouts_input
 from .host.uncompiled import run_uncompiled
 from .host.versions import known, schema
 
@@ -69,6 +70,11 @@ class AttentionKVInject(io.ComfyNode):
                         "and last, which always go together. 0: all at once. The result is the same."
                     ),
                 ),
+                MatchesType.Input(
+                    "matches",
+                    optional=True,
+                    tooltip="From Match Layouts: each frame sees both ends as they lie in its own layout. UNets only.",
+                ),
             ],
             outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with the patch.")],
         )
@@ -83,11 +89,13 @@ class AttentionKVInject(io.ComfyNode):
         blocks: str,
         alphas: Any = None,
         frames_per_batch: int = 0,
+        matches: Any = None,
     ) -> io.NodeOutput:
         check_blocks(blocks)
         frame_alphas = None if alphas is None else alphas_input(alphas)
+        layouts = None if matches is None else layouts_input(matches, model, frame_alphas)
         patched = model.clone()
-        frames = EndFrames(frame_alphas, strength, end_percent, blocks)
+        frames = EndFrames(frame_alphas, strength, end_percent, blocks, layouts)
         if isinstance(model.model.diffusion_model, UNetModel):
             EndContexts.patch(patched, frames)
         else:

@@ -35,8 +35,12 @@ class SlerpLatents(io.ComfyNode):
             search_aliases=["morph", "interpolate", "spherical"],
             description="Spherical interpolation of two inverted latents: one row of the batch for each frame.",
             inputs=[
-                inverted_input("start", "The first image's noise, from DDIM Invert: LATENT, or NOISE of a flow model."),
-                inverted_input("end", "The second image's noise, from DDIM Invert."),
+                inverted_input(
+                    "start",
+                    "The first image's noise, from DDIM Invert: LATENT, or NOISE of a flow model. From Match Layouts "
+                    "it has one row a frame.",
+                ),
+                inverted_input("end", "The second image's noise, from DDIM Invert or Match Layouts."),
                 AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
             ],
             outputs=inverted_outputs("A batch with one row a frame"),
@@ -46,8 +50,9 @@ class SlerpLatents(io.ComfyNode):
     @checked
     def execute(cls, start: Any, end: Any, alphas: Any) -> io.NodeOutput:
         ends, outputs = inverted_values("Slerp Latents", start=start, end=end)
-        check_pair(*ends)
-        return outputs(slerp(*ends, alphas_input(alphas)))
+        frame_alphas = alphas_input(alphas)
+        check_pair(*ends, frames=len(frame_alphas))
+        return outputs(slerp(*ends, frame_alphas))
 
 
 class BlendConditioning(io.ComfyNode):

@@ -14,6 +14,7 @@ from .smooth_field import (
     ANCHORS,
     HUBER,
     anchors_of,
+    check_agreement,
     least_jacobian,
     moved_by,
     robust_affine,
@@ -103,5 +104,6 @@ def match_layouts(start: Tensor, end: Tensor, epsilon: float = 0.1, iterations: 
     there, back = find_both(sinkhorn(feature_cost(start, end), epsilon, iterations), size)
     anchors = anchors_of(there, back)
     affine = robust_affine(anchors.best(ANCHORS), cells_of(HUBER, size))
-    rest = unfolded_rest(affine, smooth_rest(anchors, affine, size))
-    return Matches(affine, rest, there.reliability, back.reliability)
+    rest = smooth_rest(anchors, affine, size)
+    check_agreement(anchors, affine, rest)
+    return Matches(affine, unfolded_rest(affine, rest), there.reliability, back.reliability)

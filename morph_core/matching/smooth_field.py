@@ -11,14 +11,18 @@ from torch.nn.functional import pad
 
 from ..dragging.backward import pixel_middles
 from ..errors import InvalidInput
+from .between import read_between
 from .local_matches import Found, cells_of
 
 ANCHORS = 0.35  # share of the matches, the most reliable, that the affine map is fitted to
 LEAST_SHARE = 0.04  # of the places, that must have been found
 ROUNDS, HUBER = 6, 2.5  # of reweighted least squares; matches farther off by so much count as much, not more
 SMOOTHING, RIDGE = 9, 0.03  # deviation of the Gaussian; density of matches below which the rest is doubted
+AGREE, LEAST_AGREEMENT = 4, 0.4  # a match agrees with a field that leads so near to it; share of matches that must
 LEAST_JACOBIAN = 0.1
 SHRINK, SMALLEST = 0.8, 1e-3
+NOTHING = "the images have too little in common to match their layouts"
+ADVICE = "morph them without matched layouts"
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ def anchors_of(there: Found, back: Found) -> Anchors:
     share = min(((reliability > 0).double().mean().item()) for reliability in found)
     if share < LEAST_SHARE:
         raise InvalidInput(
-            f"the images have too little in common to match their layouts: of one, {share:.1%} of the places were "
-            f"found in the other, {LEAST_SHARE:.0%} are needed; morph them without matched layouts"
+            f"{NOTHING}: of one, {share:.1%} of the places were found in the other, {LEAST_SHARE:.0%} are needed; "
+            f"{ADVICE}"
         )
     return Anchors(
         torch.cat([own, back.places.reshape(-1, 2)]), torch.cat([there.places.reshape(-1, 2), own]), torch.cat(found)
@@ -80,6 +84,19 @@ def smooth_rest(anchors: Anchors, affine: Tensor, size: tuple[int, int]) -> Tens
     density = near.sum(1, keepdim=True) / (2 * torch.pi * sigma**2)
     rest = near @ (anchors.end - moved_by(affine, anchors.start)) / near.sum(1, keepdim=True).clamp(min=1e-12)
     return (rest * density / (density + RIDGE)).reshape(*size, 2)
+
+
+def check_agreement(anchors: Anchors, affine: Tensor, rest: Tensor) -> None:
+    """Raise `InvalidInput` where most matches are far from any smooth field: they are chance."""
+    size = (rest.shape[0], rest.shape[1])
+    wanted = moved_by(affine, anchors.start) + read_between(rest.movedim(-1, 0), anchors.start).mT
+    agree = (wanted - anchors.end).norm(dim=-1) <= cells_of(AGREE, size)
+    share = ((anchors.weights * agree).sum() / anchors.weights.sum()).item()
+    if share < LEAST_AGREEMENT:
+        raise InvalidInput(
+            f"{NOTHING}: {share:.0%} of the matches agree with those around them, {LEAST_AGREEMENT:.0%} are needed; "
+            f"{ADVICE}"
+        )
 
 
 def unfolded_rest(affine: Tensor, rest: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..matching.matches import Matches
-from .handle_tracks import LEAST_SIDE
+from .handle_tracks import LEAST_SIDE, enlarged
 
 DOTS = 12  # along the longer side
 LEAST_RELIABILITY = 0.15
@@ -19,7 +19,7 @@ def draw_matches(start: Tensor, end: Tensor, matches: Matches) -> Image.Image:
     start, end: (H, W, 3) in 0..1, of one size. Dots stand on a grid of the start picture, where it was found in the
     end picture reliably; a thin line joins each with its match.
     """
-    pictures = [_enlarged(picture) for picture in (start, end)]
+    pictures = [enlarged(picture) for picture in (start, end)]
     width, height = pictures[0].size
     canvas = Image.new("RGB", (2 * width + GAP, height), "white")
     for left, picture in zip((0, width + GAP), pictures, strict=True):
@@ -49,10 +49,3 @@ def _shares(matches: Matches) -> Tensor:
     here = torch.stack([columns, rows], dim=-1) + 0.5
     is_reliable = matches.start_reliability[rows, columns] >= LEAST_RELIABILITY
     return (torch.stack([here, there], dim=2) / sides)[is_reliable]
-
-
-def _enlarged(picture: Tensor) -> Image.Image:
-    height, width = picture.shape[:2]
-    scale = max(1.0, LEAST_SIDE / max(height, width))
-    pixels = (picture.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    return Image.fromarray(pixels).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)

@@ -38,11 +38,15 @@ def _check_single(samples: Tensor, name: str) -> None:
         )
 
 
-def check_pair(start: Tensor, end: Tensor) -> None:
-    """Raise unless the samples of the inputs `start` and `end` are of one image each, of one size."""
-    _check_single(start, "start")
-    _check_single(end, "end")
-    if start.shape != end.shape:
+def check_pair(start: Tensor, end: Tensor, frames: int = 1) -> None:
+    """Raise unless the samples of the inputs `start` and `end` are of one image each, of one size.
+
+    frames: as many rows are taken, too, one of each frame.
+    """
+    for samples, name in ((start, "start"), (end, "end")):
+        if len(samples) != frames:
+            _check_single(samples, name)
+    if start.shape[1:] != end.shape[1:]:
         raise InvalidInput(
             f"start and end must have the same size and channels, got {_size(start)} and {_size(end)}; "
             "scale or crop the images to one size before VAE Encode"

@@ -10,6 +10,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...morph_core.attention.end_frames import (
+    AlignContexts,
     block_is_chosen,
     first_row_alphas,
     layer_is_chosen,
@@ -17,6 +18,7 @@ from ...morph_core.attention.end_frames import (
     mix_end_tokens,
 )
 from ...morph_core.errors import InvalidInput
+from ...morph_core.matching.aligned import AlignedEnds
 from ...morph_core.morphing.alphas import Alphas
 from ...morph_core.sampling.schedule import sigma_after
 from .backbone import unet_config, up_block_of
@@ -35,24 +37,29 @@ OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never 
 
 @dataclass(frozen=True)
 class EndFrames:
-    """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows."""
+    """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows.
+
+    layouts: by which the ends are led to each frame's layout first; of UNets alone.
+    """
 
     alphas: Alphas | None
     strength: float
     end_percent: float
     blocks: str
+    layouts: AlignedEnds | None = None
 
-    def mix_of(self, rows: int, options: dict[str, Any]) -> "EndMix | None":
-        """What is to be done in a call of so many rows; None where its step is none of those in which they act."""
+    def mix_of(self, x: Tensor, options: dict[str, Any]) -> "EndMix | None":
+        """What is to be done in a call with x (B, ..., h, w); None where its step is none of those that they act in."""
         sigma = options["sigmas"].max()
         if not sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent):
             return None
-        part = current_frames(rows, options)
+        rows, part = len(x), current_frames(len(x), options)
         if self.alphas is None:
             alphas = first_row_alphas(len(part.frames))
         else:
             alphas = current_alphas(rows, options, self.alphas)
-        return EndMix(rows, alphas, self.strength, part.of_ends)
+        aligned = self.layouts and self.layouts.contexts_of(x.shape[-2:])
+        return EndMix(rows, alphas, self.strength, part.of_ends, aligned)
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,11 @@ class EndMix:
     alphas: Alphas
     strength: float
     of_ends: dict[Any, Tensor]
+    aligned: AlignContexts | None = None
 
     def contexts(self, layer: object, context: Tensor) -> Tensor:
         """What a UNet's layer makes keys or values of."""
-        return mix_end_contexts(context, self.alphas, self.strength, self._ends(layer, context))
+        return mix_end_contexts(context, self.alphas, self.strength, self._ends(layer, context), self.aligned)
 
     def tokens(self, layer: object, tokens: Tensor, count: int) -> Tensor:
         """A transformer's keys or values, of which the last `count` are the image's."""
@@ -110,7 +118,7 @@ class EndContexts:
     ) -> Tensor:
         """Around one call of the network: decides once for all its layers."""
         with named(NODE):
-            mix = self.frames.mix_of(len(x), transformer_options)
+            mix = self.frames.mix_of(x, transformer_options)
         options = {**transformer_options, self.key: mix}
         return executor(x, t, c_concat, c_crossattn, control, options, **others)  # type: ignore[no-any-return]
 
@@ -182,7 +190,7 @@ class EndTokens:
                     "out, or leave out this node"
                 )
             text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            mix = self.frames.mix_of(len(x), transformer_options)
+            mix = self.frames.mix_of(x, transformer_options)
             tokens = _Tokens(_image_tokens(network, x), _padded(network, text), _attention_layers(network), mix)
         options = {**transformer_options, TOKENS: tokens}
         output: Tensor = executor(x, t, c_concat, c_crossattn, control, options, **others)

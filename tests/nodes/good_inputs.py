@@ -107,6 +107,19 @@ def warp(model: Any) -> dict[str, Any]:
     }
 
 
+def layouts(model: Any) -> dict[str, Any]:
+    image = masked(normal(1, 4, 8, 8))
+    return {
+        **{"start": latent(0, size=(8, 8)), "end": latent(1, size=(8, 8)), "start_image": image, "end_image": image},
+        **{"start_positive": conditioning(), "end_positive": conditioning(), "alphas": [*ALPHAS], "strength": 0.5},
+        **{"start_picture": pictures(1, size=32, channels=4), "end_picture": pictures(1, size=32)},
+    }
+
+
+def matches(model: Any) -> Any:
+    return run("MatchLayouts", model=model, **layouts(model))[2]
+
+
 def ends() -> dict[str, Any]:
     return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS]}
 
@@ -132,6 +145,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "FlowEditSampler": lambda model: {"strength": 0.7, "free_end": 0.2, "noises": 2},
     "UniEditSampler": lambda model: {"strength": 0.6, "omega": 5.0},
+    "MatchLayouts": layouts,
     "SlerpLatents": lambda model: ends(),
     "LoraBlend": lambda model: {
         **{"start": random_lora(1), "end": random_lora(2, rank=6)},
@@ -139,7 +153,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "AttentionKVInject": lambda model: {
         **{"alphas": [*ALPHAS], "strength": 0.5, "end_percent": 0.6, "blocks": "up blocks"},
-        "frames_per_batch": 2,
+        **{"frames_per_batch": 2, "matches": matches(model)},
     },
     "AdaIN": lambda model: {
         **{**ends(), "frames": {**latent(2, rows=3), "batch_index": [0, 1, 2]}},
