@@ -10,7 +10,7 @@ from torch import Tensor
 from ..attention.end_frames import AlignContexts
 from ..attention.token_grid import token_grid
 from ..dragging.backward import pixel_middles
-from ..dragging.warp import local_mean
+from ..dragging.warp import AROUND, local_mean
 from ..errors import InvalidInput
 from ..morphing.alphas import Alphas
 from .between import Between
@@ -66,9 +66,10 @@ class AlignedEnds:
 
 
 def _noise(latent: Tensor, between: Between) -> Tensor:
+    """Of white noise the base, a mean over n cells, has the variance 1/n, and hardly loses any between cells."""
     flat = latent.flatten(1, -3).float()
-    detail = flat - local_mean(flat)
-    stronger = 1 / between.deviation() - 1  # (F, h, w)
+    detail, of_base = flat - local_mean(flat), 1 / AROUND**2
+    stronger = ((1 - of_base) / (between.variance() - of_base)).sqrt() - 1  # (F, h, w)
     moved = between.read(flat[0].flatten(1)) + stronger.to(flat) * between.read(detail[0].flatten(1))  # (C, F, h, w)
     return moved.movedim(1, 0).reshape(-1, *latent.shape[1:]).to(latent)
 

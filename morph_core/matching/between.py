@@ -43,9 +43,9 @@ class Between:
         """On another device, in float32 there, which not all of them have more than."""
         return Between(self.cells.to(device), self.weights.float().to(device))
 
-    def deviation(self) -> Tensor:
-        """(*P), by how much white noise is weaker when read there: the root of the sum of squared weights."""
-        return self.weights.square().sum(0).sqrt()
+    def variance(self) -> Tensor:
+        """(*P), that of white noise read there, of variance 1 at cells: the sum of squared weights."""
+        return self.weights.square().sum(0)
 
 
 def read_between(values: Tensor, places: Tensor) -> Tensor:

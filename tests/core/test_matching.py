@@ -303,4 +303,4 @@ def test_reading_between_cells_is_linear_and_stays_in_the_picture():
     values = torch.arange(12.0).reshape(1, 3, 4)
     places = torch.tensor([[0.5, 0.5], [2.0, 1.0], [9.0, 9.0], [-3.0, 1.5]])
     torch.testing.assert_close(read_between(values, places)[0], torch.tensor([0.0, 3.5, 11.0, 4.0]))
-    torch.testing.assert_close(Between.at(places, (3, 4)).deviation(), torch.tensor([1, 0.5, 1, 1.0]).double())
+    torch.testing.assert_close(Between.at(places, (3, 4)).variance(), torch.tensor([1, 0.25, 1, 1.0]).double())

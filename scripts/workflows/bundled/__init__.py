@@ -18,12 +18,13 @@ from . import (
     toy_flow_morph,
     toy_morph,
     toy_morph_exact,
+    toy_morph_matched,
     toy_morph_rescheduled,
     z_image_morph,
 )
 
 MODULES = [
-    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, sd15_morph, sdxl_morph),
+    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_matched, sd15_morph, sdxl_morph),
     *(
         toy_drag,
         toy_drag_pinned,
