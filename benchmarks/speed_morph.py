@@ -20,6 +20,7 @@ from morph_core.models.text import Text
 from morph_core.morphing.alphas import alpha_schedule, reschedule_alphas
 from morph_core.morphing.perceptual import perceptual_distances
 from morph_core.recipes.image import PreparedImage, prepare_image
+from morph_core.recipes.keyframe import keyframes_of
 from morph_core.recipes.morph import Morph, morph_prepared
 from morph_core.recipes.morph_frames import MorphFrames
 from morph_core.toy.model import IMAGE_SIZE, ToyModel, load_toy_model
@@ -109,7 +110,8 @@ def against_frames(frames: int, frames_per_batch: int, steps: int = 4) -> tuple[
     """Seconds of one pass, and what the process took more of memory for it, in MB."""
     model, side = load_toy_model(), IMAGE_SIZE // 4
     config = Morph(frames=frames, steps=steps, reschedule=False, frames_per_batch=frames_per_batch)
-    passes, x = MorphFrames(model, *random_ends(model), config), torch.randn(frames, 4, side, side)
+    ends = keyframes_of(model, random_ends(model), config)
+    passes, x = MorphFrames(model, ends[0], ends[1], config, keep=False), torch.randn(frames, 4, side, side)
     passes.sample(x[:2], (0.0, 1.0))
     before = peak_memory()
     return seconds(lambda: passes.sample(x, alpha_schedule(frames))), (peak_memory() - before) / 1e6
@@ -133,6 +135,7 @@ def cheaper_first_passes(pair: int, pairs: int, strides: Sequence[int]) -> list[
 @torch.no_grad()
 def rescheduled(model: ToyModel, ends: Sequence[PreparedImage], config: Morph) -> Tensor:
     """The alphas (F,) that a morph's first pass leads to."""
-    alphas, frames = alpha_schedule(config.frames), MorphFrames(model, ends[0], ends[1], config)
+    start, end = keyframes_of(model, ends, config)
+    alphas, frames = alpha_schedule(config.frames), MorphFrames(model, start, end, config)
     pictures = torch.cat([frame.picture for frame in frames.at(alphas, config.first_pass_stride)])
     return torch.tensor(reschedule_alphas(alphas, perceptual_distances(pictures).tolist(), config.frames))

@@ -1,7 +1,8 @@
 """Self-attention that looks at a blend of the two end frames (DiffMorpher, section 3.3), or at the first row."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -63,6 +64,29 @@ def mix_end_tokens(
     return torch.cat([text, mix_end_contexts(image, alphas, strength, of_ends)], dim=-2)
 
 
+@dataclass(frozen=True)
+class Ends:
+    """The two pictures that a batch's frames lie between, where the batch need not have both of them at its ends.
+
+    start, end: what the pictures are called. rows: where the batch, or each repeat of its frames, has some of them.
+    made: what was made of each in this step, by (part of a layer, picture): filled from the rows, and read where the
+    batch has no such row.
+    """
+
+    start: int
+    end: int
+    rows: Mapping[int, int]
+    made: MutableMapping[tuple[Hashable, int], Tensor]
+
+    def of(self, part: Hashable, context: Tensor, frames: int) -> Tensor:
+        """The contexts (k·2, T, D) of both, given the batch's (k·frames, T, D)."""
+        repeats = context.unflatten(0, (-1, frames))
+        for picture, row in self.rows.items():
+            self.made[part, picture] = repeats[:, row].clone()
+        both = [self.made[part, picture].to(context) for picture in (self.start, self.end)]
+        return torch.stack(both, dim=1).flatten(0, 1)
+
+
 def first_row_alphas(rows: int) -> Alphas:
     """Alphas by which every row looks at the first one, as a dragged image does at its original."""
     return (0.0,) * rows
@@ -100,24 +124,20 @@ def mixed_self_attention(
     alphas: Alphas,
     strength: float = 1.0,
     blocks: str = "up blocks",
-    ends: dict[str, Tensor] | None = None,
+    ends: Ends | None = None,
     aligned: AlignContexts | None = None,
 ) -> Iterator[None]:
     """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
     `mix_end_contexts`.
 
-    layers: of the whole network. blocks: one of `BLOCKS`. ends: by layer, what was made of the ends' rows at this very
-    step; an empty one is filled, by a batch that has the ends first and last, and spares them to those that follow.
+    layers: of the whole network. blocks: one of `BLOCKS`. ends: None where the batch has them first and last.
     aligned: see `mix_end_contexts`.
     """
     check_blocks(blocks)
 
     def mixed(part: str, context: Tensor) -> Tensor:
-        if ends is None:
-            return mix_end_contexts(context, alphas, strength, aligned=aligned)
-        if part not in ends:
-            ends[part] = context[[0, -1]]
-        return mix_end_contexts(context, alphas, strength, ends[part].to(context.device), aligned)
+        of_ends = None if ends is None else ends.of(part, context, len(alphas))
+        return mix_end_contexts(context, alphas, strength, of_ends, aligned)
 
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
         def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:

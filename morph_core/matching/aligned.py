@@ -13,10 +13,10 @@ from ..dragging.backward import pixel_middles
 from ..dragging.warp import AROUND, local_mean
 from ..errors import InvalidInput
 from ..morphing.alphas import Alphas
-from .between import Between
+from .bilinear import Bilinear
 from .matches import Matches
 
-Seen = tuple[Between, Between]
+Seen = tuple[Bilinear, Bilinear]
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class AlignedEnds:
             ways, places = self.matches.ways(alphas, size), pixel_middles(size)
             alpha = torch.tensor(alphas, dtype=ways.dtype)[:, None, None, None]
             both = (places - alpha * ways, places + (1 - alpha) * ways)
-            start, end = (Between.at(came, size).to(device) for came in both)
+            start, end = (Bilinear.at(came, size).to(device) for came in both)
             self._kept[key] = (start, end)
         return self._kept[key]
 
 
-def _noise(latent: Tensor, between: Between) -> Tensor:
+def _noise(latent: Tensor, reading: Bilinear) -> Tensor:
     """Of white noise the base, a mean over n cells, has the variance 1/n, and hardly loses any between cells."""
     flat = latent.flatten(1, -3).float()
     detail, of_base = flat - local_mean(flat), 1 / AROUND**2
-    stronger = ((1 - of_base) / (between.variance() - of_base)).sqrt() - 1  # (F, h, w)
-    moved = between.read(flat[0].flatten(1)) + stronger.to(flat) * between.read(detail[0].flatten(1))  # (C, F, h, w)
+    stronger = ((1 - of_base) / (reading.variance() - of_base)).sqrt() - 1  # (F, h, w)
+    moved = reading.read(flat[0].flatten(1)) + stronger.to(flat) * reading.read(detail[0].flatten(1))  # (C, F, h, w)
     return moved.movedim(1, 0).reshape(-1, *latent.shape[1:]).to(latent)
 
 
-def _contexts(tokens: Tensor, between: Between) -> Tensor:
-    read = between.read(tokens[:, 0].mT)  # (k, D, F, h, w), where there are heads (k, heads, D, F, h, w)
+def _contexts(tokens: Tensor, reading: Bilinear) -> Tensor:
+    read = reading.read(tokens[:, 0].mT)  # (k, D, F, h, w), where there are heads (k, heads, D, F, h, w)
     return read.movedim(-3, 1).flatten(-2).mT

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..dragging.backward import pixel_middles
-from .between import read_between
+from .bilinear import read_between
 
 GRID = 64  # cells a side, that the lengths below are of
 RADIUS = 4  # around the strongest place, in which a middle is taken

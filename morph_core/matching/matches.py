@@ -8,7 +8,7 @@ from torch import Tensor
 from ..dragging.backward import pixel_middles
 from ..errors import InvalidInput
 from ..morphing.alphas import Alphas
-from .between import read_between
+from .bilinear import read_between
 from .local_matches import cells_of, find_both
 from .smooth_field import (
     ANCHORS,

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from ..dragging.backward import pixel_middles
 from ..errors import InvalidInput
-from .between import read_between
+from .bilinear import read_between
 from .local_matches import Found, cells_of
 
 ANCHORS = 0.35  # share of the matches, the most reliable, that the affine map is fitted to

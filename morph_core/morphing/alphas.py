@@ -54,17 +54,25 @@ def reschedule_alphas(alphas: Sequence[float], distances: Sequence[float], frame
     >= 0. frames: how many alphas to return. The first and the last alpha stay. A path of no length (two equal
     images; shorter than `MIN_PATH`) is spaced evenly in alpha.
     """
-    known = check_alphas(alphas)
-    lengths = np.asarray(distances, dtype=np.float64)
     if frames < 2:
         raise InvalidInput(f"a morph has at least 2 frames, its two ends; got frames = {frames}")
+    alpha_at = path_at(alphas, distances)
+    inner = [alpha_at(i / (frames - 1)) for i in range(1, frames - 1)]
+    return (float(alphas[0]), *inner, float(alphas[-1]))
+
+
+def path_at(alphas: Sequence[float], distances: Sequence[float]) -> Callable[[float], float]:
+    """From a share 0..1 of a measured path's length to the alpha there, between the frames linearly.
+
+    alphas, distances: see `reschedule_alphas`.
+    """
+    known = check_alphas(alphas)
+    lengths = np.asarray(distances, dtype=np.float64)
     if len(lengths) != len(known) - 1:
         raise InvalidInput(f"{len(known)} alphas need {len(known) - 1} distances, got {len(lengths)}")
     if not (np.isfinite(lengths).all() and (lengths >= 0).all()):
         raise InvalidInput("every perceptual distance must be finite and not negative; are the frames valid images?")
     travelled = np.concatenate([[0.0], np.cumsum(lengths)])
     if travelled[-1] < MIN_PATH:
-        return tuple(np.linspace(known[0], known[-1], frames).tolist())
-    even = np.linspace(0, travelled[-1], frames)
-    inner = np.interp(even, travelled, known).tolist()[1:-1]
-    return (known[0], *inner, known[-1])
+        return lambda share: known[0] + share * (known[-1] - known[0])
+    return lambda share: float(np.interp(share * travelled[-1], travelled, known))

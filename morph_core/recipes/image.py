@@ -1,5 +1,6 @@
 """An image as the recipes work on it: encoded, described, known to the model, and inverted once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,6 +86,18 @@ def inverted_pair(
         x = torch.cat([start.latent, end.latent]) * schedule.scale(sigmas[-1])
         both = ddim.trace(denoise, x, sigmas, schedule, stage_reporter(on_stage, "inverting"))
     return both.row(0), both.row(1)
+
+
+def all_inverted(
+    model: LatentDiffusion, images: Sequence[PreparedImage], sigmas: Tensor, on_stage: OnStage | None = None
+) -> list[Trajectory]:
+    """Each image's trajectory, two at a time, see `inverted_pair`."""
+    found: list[Trajectory] = []
+    for start, end in zip(images[::2], images[1::2], strict=False):
+        found += inverted_pair(model, start, end, sigmas, on_stage)
+    if len(images) % 2:
+        found.append(inverted(model, images[-1], sigmas, on_stage))
+    return found
 
 
 def _known(image: PreparedImage, sigmas: Tensor) -> Trajectory | None:

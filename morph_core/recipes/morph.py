@@ -14,7 +14,8 @@ from ..models.latent_diffusion import LatentDiffusion
 from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
 from ..morphing.perceptual import perceptual_distances
 from .image import PreparedImage, prepare_image
-from .morph_frames import Frame, MorphFrames
+from .keyframe import Frame, keyframes_of
+from .morph_frames import MorphFrames
 from .morph_settings import Morph as Morph
 from .stages import OnStage
 
@@ -68,7 +69,9 @@ def morph_prepared(
 
     The second pass samples no frame again that the first has at the same alpha, such as the ends.
     """
-    frames = MorphFrames(model, start, end, config, on_stage)
+    ends = keyframes_of(model, [start, end], config, on_stage)
+    keep = config.reschedule and config.first_pass_stride == 1
+    frames = MorphFrames(model, ends[0], ends[1], config, on_stage, keep)
     alphas = alpha_schedule(config.frames)
     if not config.reschedule:
         return _measured(frames.at(alphas), alphas, config)

@@ -10,7 +10,7 @@ from morph_pack.morph_core.attention.end_frames import mix_end_contexts
 from morph_pack.morph_core.dragging.backward import pixel_middles
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.matching.aligned import AlignedEnds
-from morph_pack.morph_core.matching.between import Between, read_between
+from morph_pack.morph_core.matching.bilinear import Bilinear, read_between
 from morph_pack.morph_core.matching.matches import Matches, match_layouts
 from morph_pack.morph_core.matching.smooth_field import (
     LEAST_JACOBIAN,
@@ -303,4 +303,4 @@ def test_reading_between_cells_is_linear_and_stays_in_the_picture():
     values = torch.arange(12.0).reshape(1, 3, 4)
     places = torch.tensor([[0.5, 0.5], [2.0, 1.0], [9.0, 9.0], [-3.0, 1.5]])
     torch.testing.assert_close(read_between(values, places)[0], torch.tensor([0.0, 3.5, 11.0, 4.0]))
-    torch.testing.assert_close(Between.at(places, (3, 4)).variance(), torch.tensor([1, 0.25, 1, 1.0]).double())
+    torch.testing.assert_close(Bilinear.at(places, (3, 4)).variance(), torch.tensor([1, 0.25, 1, 1.0]).double())

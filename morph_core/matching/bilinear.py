@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Between:
+class Bilinear:
     """Bilinear reading at places. cells: (4, *P), indices of the cells around each place. weights: (4, *P), of sum 1.
 
     A place at a cell's middle has one weight of exactly 1, so that what stays where it is stays as it is. Beyond the
@@ -18,7 +18,7 @@ class Between:
     weights: Tensor
 
     @staticmethod
-    def at(places: Tensor, size: tuple[int, int]) -> "Between":
+    def at(places: Tensor, size: tuple[int, int]) -> "Bilinear":
         """places: (*P, 2) as (x, y) in cells, (0, 0) the corner of the first. size: (h, w) of the grid."""
         (height, width), (x, y) = size, (places.double() - 0.5).unbind(-1)
         x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
@@ -27,7 +27,7 @@ class Between:
         rows = (top.long(), (top.long() + 1).clamp(max=height - 1))
         across, down = ((1 - (x - left), x - left), (1 - (y - top), y - top))
         corners = [(0, 0), (0, 1), (1, 0), (1, 1)]
-        return Between(
+        return Bilinear(
             torch.stack([rows[j] * width + columns[i] for j, i in corners]),
             torch.stack([down[j] * across[i] for j, i in corners]),
         )
@@ -39,9 +39,9 @@ class Between:
         ]
         return sum(parts[1:], parts[0])
 
-    def to(self, device: torch.device) -> "Between":
+    def to(self, device: torch.device) -> "Bilinear":
         """On another device, in float32 there, which not all of them have more than."""
-        return Between(self.cells.to(device), self.weights.float().to(device))
+        return Bilinear(self.cells.to(device), self.weights.float().to(device))
 
     def variance(self) -> Tensor:
         """(*P), that of white noise read there, of variance 1 at cells: the sum of squared weights."""
@@ -49,5 +49,5 @@ class Between:
 
 
 def read_between(values: Tensor, places: Tensor) -> Tensor:
-    """values (C, h, w) at places (*P, 2): (C, *P); see `Between`."""
-    return Between.at(places, (values.shape[-2], values.shape[-1])).read(values.flatten(1))
+    """values (C, h, w) at places (*P, 2): (C, *P); see `Bilinear`."""
+    return Bilinear.at(places, (values.shape[-2], values.shape[-1])).read(values.flatten(1))
