@@ -51,7 +51,7 @@ class SlerpLatents(io.ComfyNode):
     def execute(cls, start: Any, end: Any, alphas: Any) -> io.NodeOutput:
         ends, outputs = inverted_values("Slerp Latents", start=start, end=end)
         frame_alphas = alphas_input(alphas)
-        check_pair(*ends, frames=len(frame_alphas))
+        check_pair(ends[0], ends[1], len(frame_alphas))
         return outputs(slerp(*ends, frame_alphas))
 
 

@@ -30,12 +30,12 @@ def descriptors(
     read = up_block_features(_up_blocks(backbone), backbone.denoiser(text), block)
     sigmas = backbone.schedule.sigmas
     sigma = sigmas[round(NOISE_LEVEL * (len(sigmas) - 1))].to(latent)
-    generator, total = torch.Generator().manual_seed(seed), 0
+    generator, seen = torch.Generator().manual_seed(seed), []
     for _ in range(noises):
         noise = torch.randn(latent.shape, generator=generator).to(latent)
         features, _ = read(backbone.schedule.noised(latent, noise, sigma), sigma, False)
-        total = total + features.values[0].double().cpu()
-    return _pooled(total / noises)
+        seen.append(features.values[0].double().cpu())
+    return _pooled(torch.stack(seen).mean(0))
 
 
 def _up_blocks(backbone: Backbone) -> list[torch.nn.Module]:

@@ -9,12 +9,11 @@ from ..dragging.backward import pixel_middles
 from ..errors import InvalidInput
 from ..morphing.alphas import Alphas
 from .bilinear import read_between
-from .local_matches import cells_of, find_both
+from .local_matches import find_both
 from .smooth_field import (
     ANCHORS,
-    HUBER,
+    agreeing,
     anchors_of,
-    check_agreement,
     least_jacobian,
     moved_by,
     robust_affine,
@@ -103,7 +102,6 @@ def match_layouts(start: Tensor, end: Tensor, epsilon: float = 0.1, iterations: 
     size = (start.shape[-2], start.shape[-1])
     there, back = find_both(sinkhorn(feature_cost(start, end), epsilon, iterations), size)
     anchors = anchors_of(there, back)
-    affine = robust_affine(anchors.best(ANCHORS), cells_of(HUBER, size))
-    rest = smooth_rest(anchors, affine, size)
-    check_agreement(anchors, affine, rest)
-    return Matches(affine, unfolded_rest(affine, rest), there.reliability, back.reliability)
+    affine = robust_affine(anchors.best(ANCHORS))
+    rest = unfolded_rest(affine, smooth_rest(agreeing(anchors, affine), affine, size))
+    return Matches(affine, rest, there.reliability, back.reliability)

@@ -3,7 +3,7 @@
 After AlignMorph. Places are (x, y) in cells of the grid, (0, 0) the corner of the first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,14 +11,13 @@ from torch.nn.functional import pad
 
 from ..dragging.backward import pixel_middles
 from ..errors import InvalidInput
-from .bilinear import read_between
 from .local_matches import Found, cells_of
 
 ANCHORS = 0.35  # share of the matches, the most reliable, that the affine map is fitted to
 LEAST_SHARE = 0.04  # of the places, that must have been found
-ROUNDS, HUBER = 6, 2.5  # of reweighted least squares; matches farther off by so much count as much, not more
-SMOOTHING, RIDGE = 9, 0.03  # deviation of the Gaussian; density of matches below which the rest is doubted
-AGREE, LEAST_AGREEMENT = 4, 0.4  # a match agrees with a field that leads so near to it; share of matches that must
+ROUNDS, WIDEST, NARROWEST = 12, 16, 2.5  # of reweighted least squares, and how far off a match is that counts less
+SMOOTHING, RIDGE = 6, 0.03  # deviation of the Gaussian; density of matches below which the rest is doubted
+AGREE, LEAST_AGREEMENT = 8, 0.2  # how far off a match is that hardly bends the rest; what must be left of all of them
 LEAST_JACOBIAN = 0.1
 SHRINK, SMALLEST = 0.8, 1e-3
 NOTHING = "the images have too little in common to match their layouts"
@@ -27,17 +26,23 @@ ADVICE = "morph them without matched layouts"
 
 @dataclass(frozen=True)
 class Anchors:
-    """start, end: (M, 2), places that belong together. weights: (M,) in 0..1."""
+    """start, end: (M, 2), places that belong together. weights: (M,) in 0..1. scale: cells of a grid of 64 in one."""
 
     start: Tensor
     end: Tensor
     weights: Tensor
+    scale: float = 1.0
 
     def best(self, share: float) -> "Anchors":
         """The most reliable ones that have any weight, at most this share of all."""
         count = min(round(share * len(self.weights)), int((self.weights > 0).sum()))
         chosen = self.weights.topk(count).indices
-        return Anchors(self.start[chosen], self.end[chosen], self.weights[chosen])
+        return Anchors(self.start[chosen], self.end[chosen], self.weights[chosen], self.scale)
+
+    def near(self, affine: Tensor, distance: float) -> "Anchors":
+        """The same, of less weight the farther they are off an affine map: a quarter at this distance."""
+        off = (self.end - moved_by(affine, self.start)).norm(dim=-1)
+        return replace(self, weights=self.weights / (1 + (off / distance).square()).square())
 
 
 def anchors_of(there: Found, back: Found) -> Anchors:
@@ -52,22 +57,27 @@ def anchors_of(there: Found, back: Found) -> Anchors:
             f"{ADVICE}"
         )
     return Anchors(
-        torch.cat([own, back.places.reshape(-1, 2)]), torch.cat([there.places.reshape(-1, 2), own]), torch.cat(found)
+        torch.cat([own, back.places.reshape(-1, 2)]),
+        torch.cat([there.places.reshape(-1, 2), own]),
+        torch.cat(found),
+        cells_of(1, size),
     )
 
 
-def robust_affine(anchors: Anchors, tolerance: float) -> Tensor:
-    """(2, 3), the affine map from start to end of least Huber loss, weighted; places (x, y, 1) are multiplied by it.
+def robust_affine(anchors: Anchors) -> Tensor:
+    """(2, 3), the affine map that most anchors agree on; places (x, y, 1) are multiplied by it.
 
-    tolerance: the distance from which a match counts as an outlier. Iteratively reweighted least squares.
+    Iteratively reweighted least squares of Geman and McClure's loss, whose scale falls from one at which all count to
+    one at which those that are off hardly do (graduated non-convexity, Yang et al. 2020): a face in front of a ground
+    that is found anywhere would be too few for Huber's loss.
     """
     places, weights = pad(anchors.start, (0, 1), value=1.0), anchors.weights
     affine = torch.eye(2, 3, dtype=places.dtype)
-    for _ in range(ROUNDS):
+    for round_ in range(ROUNDS + 1):
         root = weights.sqrt()[:, None]
         affine = torch.linalg.lstsq(root * places, root * anchors.end, driver="gelsd").solution.T
-        off = (anchors.end - moved_by(affine, anchors.start)).norm(dim=-1)
-        weights = anchors.weights * (tolerance / off.clamp(min=tolerance))
+        share = round_ / ROUNDS
+        weights = anchors.near(affine, anchors.scale * WIDEST ** (1 - share) * NARROWEST**share).weights
     return affine
 
 
@@ -86,17 +96,19 @@ def smooth_rest(anchors: Anchors, affine: Tensor, size: tuple[int, int]) -> Tens
     return (rest * density / (density + RIDGE)).reshape(*size, 2)
 
 
-def check_agreement(anchors: Anchors, affine: Tensor, rest: Tensor) -> None:
-    """Raise `InvalidInput` where most matches are far from any smooth field: they are chance."""
-    size = (rest.shape[0], rest.shape[1])
-    wanted = moved_by(affine, anchors.start) + read_between(rest.movedim(-1, 0), anchors.start).mT
-    agree = (wanted - anchors.end).norm(dim=-1) <= cells_of(AGREE, size)
-    share = ((anchors.weights * agree).sum() / anchors.weights.sum()).item()
+def agreeing(anchors: Anchors, affine: Tensor) -> Anchors:
+    """The anchors, of less weight the farther they are off an affine map.
+
+    Raises `InvalidInput` where little weight is left: then what was found are chances.
+    """
+    near = anchors.near(affine, AGREE * anchors.scale)
+    share = (near.weights.sum() / anchors.weights.sum()).item()
     if share < LEAST_AGREEMENT:
         raise InvalidInput(
-            f"{NOTHING}: {share:.0%} of the matches agree with those around them, {LEAST_AGREEMENT:.0%} are needed; "
-            f"{ADVICE}"
+            f"{NOTHING}: {share:.0%} of what was found agrees on where things moved, {LEAST_AGREEMENT:.0%} are "
+            f"needed; {ADVICE}"
         )
+    return near
 
 
 def unfolded_rest(affine: Tensor, rest: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ class MorphFrames:
 
     @cached_property
     def _aligned(self) -> AlignedEnds | None:
-        images = (keyframe.image for keyframe in self.ends)
-        return aligned_ends(self.model, *images) if self.config.correspondence else None
+        start, end = (keyframe.image for keyframe in self.ends)
+        return aligned_ends(self.model, start, end) if self.config.correspondence else None
 
     def at(self, alphas: Alphas, stride: int = 1) -> list[Frame]:
         """The frames at these alphas, from 0 to 1. stride: see `sample`; other frames than those of 1 are not kept."""
@@ -112,7 +112,7 @@ class MorphFrames:
                         here = {which: rows.index(row) for which, row in ends.items() if row in rows}
                         of_ends = None if is_plain else Ends(0, 1, here, made)
                         blocks = self.config.attention_blocks
-                        aligned = self._aligned and self._aligned.contexts_of(x.shape[-2:])
+                        aligned = self._aligned.contexts_of(x.shape[-2:]) if self._aligned else None
                         mixed = mixed_self_attention(self._layers, part, 1.0, blocks, of_ends, aligned)
                         patches.enter_context(mixed)
                     outputs.append(plain(x[rows], sigma))

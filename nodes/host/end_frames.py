@@ -58,7 +58,7 @@ class EndFrames:
             alphas = first_row_alphas(len(part.frames))
         else:
             alphas = current_alphas(rows, options, self.alphas)
-        aligned = self.layouts and self.layouts.contexts_of(x.shape[-2:])
+        aligned = self.layouts.contexts_of(x.shape[-2:]) if self.layouts else None
         return EndMix(rows, alphas, self.strength, part.of_ends, aligned)
 
 

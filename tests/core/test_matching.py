@@ -107,14 +107,14 @@ def test_an_affine_copy_is_matched_by_its_affine_map(affine):
     assert off.mean() < 0.3 and off.quantile(0.95) < 1
 
 
-def test_exact_anchors_give_their_affine_map_exactly_whatever_a_fifth_of_them_says():
+def test_exact_anchors_give_their_affine_map_exactly_whatever_a_third_of_them_says():
     places = 24 * torch.rand(200, 2, generator=seeded(), dtype=torch.float64)
     ends = moved_by(TURNED, places)
-    fitted = robust_affine(Anchors(places, ends, torch.ones(200, dtype=torch.float64)), 0.9)
+    fitted = robust_affine(Anchors(places, ends, torch.ones(200, dtype=torch.float64), 0.4))
     torch.testing.assert_close(fitted, TURNED, rtol=0, atol=1e-9)
-    ends[:40] += 12 * torch.randn(40, 2, generator=seeded(1), dtype=torch.float64)
-    robust = robust_affine(Anchors(places, ends, torch.ones(200, dtype=torch.float64)), 0.9)
-    assert (moved_by(robust, places) - moved_by(TURNED, places)).norm(dim=-1).max() < 0.5
+    ends[:66] += 12 * torch.randn(66, 2, generator=seeded(1), dtype=torch.float64)
+    robust = robust_affine(Anchors(places, ends, torch.ones(200, dtype=torch.float64), 0.4))
+    assert (moved_by(robust, places) - moved_by(TURNED, places)).norm(dim=-1).max() < 0.1
 
 
 def test_the_fields_are_each_other_s_inverse():
