@@ -144,5 +144,5 @@ class AdaIN(io.ComfyNode):
     @checked
     def execute(cls, frames: Any, start: Any, end: Any, alphas: Any, strength: float) -> io.NodeOutput:
         (rows, *ends), outputs = inverted_values("AdaIN", frames=frames, start=start, end=end)
-        check_pair(*ends)
+        check_pair(ends[0], ends[1])
         return outputs(adain(rows, *ends, alphas_input(alphas), strength))

@@ -91,7 +91,7 @@ class MatchLayouts(io.ComfyNode):
         unet_config(model, ", or leave this node out")
         frame_alphas = alphas_input(alphas)
         noises, outputs = inverted_values(NODE, start=start, end=end)
-        check_pair(*noises)
+        check_pair(noises[0], noises[1])
         sources = ((start_image, start_positive, "start"), (end_image, end_positive, "end"))
         matches = _matched(model, sources, noises[0].shape).scaled(strength)
         (start_latent, start_noise), (end_latent, end_noise) = (
