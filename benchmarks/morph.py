@@ -17,7 +17,7 @@ from benchmarks.held_out import held_out
 from benchmarks.pictures import sheet
 from benchmarks.runner import arguments, measured, table
 from morph_core.lora.fit import LoraFit
-from morph_core.recipes.image import prepare_image
+from morph_core.recipes.image import PreparedImage, prepare_image
 from morph_core.recipes.morph import Morph, morph_prepared
 from morph_core.toy.drawing import Drawings
 from morph_core.toy.model import IMAGE_SIZE, Network, ToyModel, load_toy_model
@@ -36,11 +36,15 @@ def cross_fade(start: Tensor, end: Tensor) -> Tensor:
     return torch.lerp(start, end, torch.linspace(0, 1, FRAMES)[:, None, None, None])
 
 
+def prepared_pair(model: ToyModel, drawings: Drawings, pair: int) -> list[PreparedImage]:
+    """Drawings 2·pair and 2·pair + 1, each with its LoRA."""
+    places, images = (2 * pair, 2 * pair + 1), drawings.render(IMAGE_SIZE)
+    return [prepare_image(model, images[i : i + 1], drawings.captions[i], LORA) for i in places]
+
+
 def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
     """Method -> (FRAMES, 3, H, W) between drawings 2·pair and 2·pair + 1."""
-    places = [2 * pair, 2 * pair + 1]
-    images = [drawings.render(IMAGE_SIZE)[i : i + 1] for i in places]
-    ends = [prepare_image(model, image, drawings.captions[i], LORA) for image, i in zip(images, places, strict=True)]
+    ends = prepared_pair(model, drawings, pair)
     bare = [replace(end, lora={}) for end in ends]
     slerp, full = morph_prepared(model, *bare, SLERP), morph_prepared(model, *ends, FULL)
     return {

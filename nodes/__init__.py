@@ -9,10 +9,13 @@ from .drag_warp import DragWarp
 from .edit_guider import EditGuider
 from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
+from .keyframes import AddKeyframe, AddPicture, BlendKeyframes
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
 from .match_layouts import MatchLayouts
+from .morph_report import MorphReport
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
+from .sequence import ArrangeFrames, SequenceFromValues, SequenceSchedule
 from .toy import LoadToyModel, ToyDrawing
 from .uni_edit import UniEditSampler
 
@@ -32,8 +35,15 @@ NODES = [
     AttentionKVInject,
     AdaIN,
     RescheduleAlphas,
+    MorphReport,
     AlphaSchedule,
     BlendConditioning,
+    AddPicture,
+    AddKeyframe,
+    SequenceSchedule,
+    SequenceFromValues,
+    BlendKeyframes,
+    ArrangeFrames,
     DragLatentOptimize,
     DragOptions,
     DragWarp,

@@ -93,12 +93,12 @@ class BlendConditioning(io.ComfyNode):
             raise InvalidInput("only one of start and end has a pooled output; encode both with the same CLIP")
         if pooled_0 is not None:
             options["pooled_output"] = blend_text(pooled_0, pooled_1, frame_alphas)
-        _check_same_options(options_0, options_1)
+        check_same_options(options_0, options_1)
         return io.NodeOutput([[blend_text(text_0, text_1, frame_alphas), options]])
 
 
-def _check_same_options(start: dict[str, Any], end: dict[str, Any]) -> None:
-    """Everything but the pooled output must agree: areas, masks or ControlNets cannot be blended."""
+def check_same_options(start: dict[str, Any], end: dict[str, Any]) -> None:
+    """Raise unless everything but the pooled output agrees: areas, masks or ControlNets cannot be blended."""
     for key in sorted({*start, *end} - {"pooled_output"}):
         if not _same(start.get(key), end.get(key)):
             raise InvalidInput(

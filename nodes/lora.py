@@ -1,25 +1,16 @@
 """Fit Image LoRA and LoRA Blend: a model that knows one image, and one that knows two, frame by frame."""
 
-import logging
 import pickle
 from textwrap import shorten
 from typing import Any
 
-import comfy.lora
-import comfy.lora_convert
 import comfy.utils
 import folder_paths
 import torch
-from comfy.patcher_extension import WrappersMP
-from comfy.weight_adapter.lora import LoRAAdapter
 from comfy_api.latest import io
-from torch import nn
 
 from ..morph_core.errors import InvalidInput
-from ..morph_core.lora.blend import StackedLoras
 from ..morph_core.lora.fit import LoraFit, fit_lora
-from ..morph_core.lora.low_rank import LowRank, check_shapes, joined, low_rank, of_part
-from ..morph_core.morphing.alphas import Alphas
 from .host.adapters import (
     CATEGORY,
     AlphasType,
@@ -28,19 +19,15 @@ from .host.adapters import (
     single_latent,
 )
 from .host.backbone import check_latent, scaled_latent, shadowed
-from .host.frame_batches import current_alphas, parts_first
+from .host.blended_loras import BlendedLoras
 from .host.inputs import checked
-from .host.named_errors import named
+from .host.lora_layers import lora_layers
 from .host.prompt import read_prompt
 from .host.uncompiled import run_uncompiled
 from .host.versions import known, schema, stock_name
 
 LOAD_LORA = ("LoraModelLoader",)
 SAVE_LORA = ("SaveLoRA", "SaveLoRANode")
-NETWORK = "diffusion_model."
-KEY = "morph_drag_lora_blend"  # of the wrappers
-TRANSFORMER_OPTIONS = 5  # its place among the arguments of ComfyUI's `apply_model`
-TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder")
 
 
 class FitImageLora(io.ComfyNode):
@@ -207,111 +194,8 @@ class LoraBlend(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: Any, start: dict[str, Any], end: dict[str, Any], alphas: Any) -> io.NodeOutput:
-        of_start, of_end = _layers(model, start, "start"), _layers(model, end, "end")
+        loras = [lora_layers(model, lora, name) for name, lora in (("start", start), ("end", end))]
         patched = model.clone()
-        blend = _BlendedLoras(of_start, of_end, alphas_input(alphas))
-        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, blend.run)
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, blend.call)
-        parts_first(patched)
+        BlendedLoras("LoRA Blend", loras, alphas_input(alphas)).patch(patched)
         run_uncompiled(patched, "LoRA Blend")
         return io.NodeOutput(patched)
-
-
-class _BlendedLoras:
-    """Wrappers around a run of a sampler and one call of the network, which not every family has one of its own for."""
-
-    def __init__(self, start: dict[str, LowRank], end: dict[str, LowRank], alphas: Alphas) -> None:
-        self.start, self.end, self.alphas = start, end, alphas
-        self.stacked: dict[nn.Module, StackedLoras] | None = None  # of the networks of the run that is under way
-
-    def run(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """What is stacked for a run, on the device that computes, goes with it."""
-        self.stacked = {}
-        try:
-            return executor(*args, **kwargs)
-        finally:
-            self.stacked = None
-
-    def call(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        options: dict[str, Any] = kwargs.get("transformer_options") or args[TRANSFORMER_OPTIONS]
-        with named("LoRA Blend"):
-            rows = len(args[0])
-            alphas = current_alphas(rows, options, self.alphas)
-            with self._stacked(executor.class_obj.diffusion_model).applied(alphas, rows):
-                return executor(*args, **kwargs)  # type: ignore[no-any-return]
-
-    def _stacked(self, network: nn.Module) -> StackedLoras:
-        stacked = {} if self.stacked is None else self.stacked  # a network may be called without a sampler
-        if network not in stacked:
-            stacked[network] = StackedLoras(_located(network, self.start), _located(network, self.end))
-        return stacked[network]
-
-
-def _located(network: nn.Module, layers: dict[str, LowRank]) -> dict[nn.Module, LowRank]:
-    return {network.get_submodule(path): update for path, update in layers.items()}
-
-
-def _layers(model: Any, lora: dict[str, Any], name: str) -> dict[str, LowRank]:
-    """Path in the UNet -> update."""
-    key_map = _names_of_layers(model)
-    _check_alphas(lora, name)
-    try:
-        found = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map, log_missing=False)
-    except KeyError as error:
-        raise InvalidInput(f"{name} is not a LoRA, {error.args[0]!r} is missing; use a whole one") from error
-    if not found:
-        raise InvalidInput(
-            f"{name} is not a LoRA for this model: none of its {len(lora)} entries names a layer of the model"
-        )
-    layers: dict[str, LowRank] = {}
-    for target, adapter in found.items():
-        key, part = (
-            target if isinstance(target, tuple) else (target, None)
-        )  # part: (axis, first, length) of a fused one
-        path = key.removeprefix(NETWORK).removesuffix(".weight")
-        parts = _down_up_alpha(adapter, name, key)
-        layer = model.model.diffusion_model.get_submodule(path)
-        try:
-            update = low_rank(*parts)
-            if part:
-                update = of_part(update, part[1], layer.weight.shape[0])
-            check_shapes(layer, update)
-        except InvalidInput as error:
-            raise InvalidInput(f"{name}: {error}") from error
-        layers[path] = joined(layers[path], update) if path in layers else update
-    read = {key for adapter in found.values() for key in adapter.loaded_keys}
-    unread = [key for key in lora if key not in read and not key.startswith(TEXT_ENCODER_PREFIXES)]
-    if len(read) + len(unread) < len(lora):
-        logging.warning(f"LoRA Blend: {name} also changes the text encoder; only its part for the UNet is blended")
-    if unread:
-        raise InvalidInput(
-            f"{name} has {len(unread)} entries that are not plain LoRA layers of this model, the first is "
-            f"{unread[0]!r}; use a LoRA fitted on this model"
-        )
-    return layers
-
-
-def _names_of_layers(model: Any) -> dict[str, str]:
-    """What LoRA files call the network's layers: as ComfyUI knows it, and as PEFT and today's diffusers write it."""
-    names: dict[str, str] = {}
-    for path, own in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items():
-        layer, _, parameter = path.rpartition(".")
-        if parameter == "weight":
-            names |= {prefix + layer: f"{NETWORK}{own}" for prefix in ("", "unet.", "base_model.model.")}
-    return comfy.lora.model_lora_keys_unet(model.model, names)  # type: ignore[no-any-return]
-
-
-def _check_alphas(lora: dict[str, Any], name: str) -> None:
-    """Before ComfyUI reads them as one number each."""
-    for key, value in lora.items():
-        if key.endswith(".alpha") and value.numel() != 1 and not key.startswith(TEXT_ENCODER_PREFIXES):
-            raise InvalidInput(f"{name} has {value.numel()} values in {key!r} and must have one; use a whole LoRA")
-
-
-def _down_up_alpha(adapter: Any, name: str, key: str) -> tuple[torch.Tensor, torch.Tensor, float | None]:
-    if not isinstance(adapter, LoRAAdapter):
-        raise InvalidInput(f"{name} changes {key!r} by more than a LoRA layer; use a plain LoRA")
-    up, down, alpha, mid, dora_scale, reshape = adapter.weights
-    if mid is not None or dora_scale is not None or reshape is not None:
-        raise InvalidInput(f"{name} uses Tucker layers, DoRA or reshaping, which cannot be blended; use a plain LoRA")
-    return down, up, alpha

@@ -21,8 +21,9 @@ sys.path.insert(0, str(ROOT))
 from morph_core.dragging.latent import published  # noqa: E402
 from morph_core.dragging.points import DragPoints  # noqa: E402
 from morph_core.lora.fit import LoraFit  # noqa: E402
+from morph_core.morphing.report import Report  # noqa: E402
 from morph_core.pictures.handle_tracks import draw_paths  # noqa: E402
-from morph_core.pictures.perceptual_curve import plot_paths  # noqa: E402
+from morph_core.pictures.perceptual_curve import plot_passes  # noqa: E402
 from morph_core.recipes.drag import Drag, drag  # noqa: E402
 from morph_core.recipes.morph import Morph, MorphResult, morph  # noqa: E402
 from morph_core.recipes.warp_drag import WarpDrag  # noqa: E402
@@ -62,10 +63,17 @@ def save_morph(result: MorphResult, folder: Path) -> list[Path]:
     paths = [folder / name for name in ("morph.webp", "morph_frames.png", "morph_curve.png")]
     back_and_forth[0].save(paths[0], save_all=True, append_images=back_and_forth[1:], duration=90, loop=0, quality=90)
     contact_sheet(frames).save(paths[1])
-    measured = result.first_pass or result
-    curve = plot_paths(measured.alphas, measured.distances.tolist(), result.alphas)[0]
+    curve = morph_curve(result)[0]
     Image.fromarray((curve.numpy() * 255).astype(np.uint8)).save(paths[2])
     return paths
+
+
+def morph_curve(result: MorphResult) -> torch.Tensor:
+    """The paths of both passes, and the second's report: (1, H, W, 3) in 0..1."""
+    first = result.first_pass
+    passes = {"second pass": result, **({"first pass": first} if first else {})}
+    reports = {name: Report(tuple(made.distances.tolist()), made.alphas) for name, made in passes.items()}
+    return plot_passes(reports, reports["second pass"].text())
 
 
 def morph_demo(model: ToyModel, frames: int, steps: int, folder: Path, on_stage: OnStage) -> list[Path]:

@@ -1,6 +1,7 @@
 """Linear blending of text embeddings (DiffMorpher, section 3.2)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,11 +22,16 @@ def blend_text(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
             f"text embeddings must be of one prompt each and from the same text encoder, "
             f"got shapes {tuple(start.shape)} and {tuple(end.shape)}"
         )
-    if start.ndim == 3 and start.shape[1] != end.shape[1]:
-        tokens = math.lcm(start.shape[1], end.shape[1])
-        start, end = (x.repeat(1, tokens // x.shape[1], 1) for x in (start, end))
+    if start.ndim == 3:
+        start, end = as_long([start, end])
     alpha = torch.tensor(alphas, dtype=start.dtype, device=start.device)
     return torch.lerp(start, end.to(start), alpha.reshape(-1, *[1] * (start.ndim - 1)))
+
+
+def as_long(embeddings: Sequence[Tensor]) -> list[Tensor]:
+    """Embeddings (1, T_i, D), each repeated whole until all have as many tokens; see `blend_text`."""
+    tokens = math.lcm(*(embedding.shape[1] for embedding in embeddings))
+    return [embedding.repeat(1, tokens // embedding.shape[1], 1) for embedding in embeddings]
 
 
 def blended(start: Text, end: Text, alphas: Alphas) -> Text:

@@ -91,16 +91,19 @@ METRICS: dict[str, Callable[[Tensor, OnStep | None], Tensor]] = {
 }
 
 
-def perceptual_distances(frames: Tensor, metric: str = "laplacian pyramid", on_step: OnStep | None = None) -> Tensor:
+def perceptual_distances(
+    frames: Tensor, metric: str = "laplacian pyramid", on_step: OnStep | None = None, name: str = "images"
+) -> Tensor:
     """Distance of each frame to the next: (F, 3, H, W) in 0..1 to (F − 1,). metric: a key of `METRICS`.
 
-    Raises `InvalidInput` for fewer than two frames, pictures smaller than 8 pixels or an unknown metric.
+    name: what errors call the frames. Raises `InvalidInput` for fewer than two frames, pictures smaller than 8 pixels
+    or an unknown metric.
     """
     if metric not in METRICS:
         raise InvalidInput(f"metric must be one of {', '.join(METRICS)}; got {metric!r}")
     if len(frames) < 2:
-        raise InvalidInput(f"images must be at least 2 frames to have distances between them, got {len(frames)}")
+        raise InvalidInput(f"{name} must be at least 2 frames to have distances between them, got {len(frames)}")
     if min(frames.shape[-2:]) < 8:
-        raise InvalidInput(f"images must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
+        raise InvalidInput(f"{name} must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
     with torch.no_grad():
         return METRICS[metric](frames, on_step)

@@ -29,6 +29,11 @@ class Segment:
     rows: tuple[int, ...]
     alphas: Alphas
 
+    @property
+    def ends(self) -> dict[int, float]:
+        """The alpha of either picture; of one alone it is 0."""
+        return {self.end: 1.0, self.start: 0.0}
+
 
 @dataclass(frozen=True)
 class Timeline:

@@ -78,7 +78,7 @@ def sequence_prepared(
         alphas = segment.alphas
         if config.reschedule and alphas:
             alphas = _rescheduled(frames, segment.alphas, config)
-        found = frames.at((0.0, *alphas, 1.0))
+        found = frames.at((0.0, *alphas, 1.0) if alphas else (0.0,))
         shown[float(segment.start)], shown[float(segment.end)] = found[0], found[-1]
         for place, alpha, frame in zip(segment.alphas, alphas, found[1:-1], strict=True):
             shown[segment.start + place] = frame

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...morph_core.errors import InvalidInput, shown
 from ...morph_core.morphing.alphas import Alphas, check_alphas
+from ...morph_core.morphing.timeline import Timeline
 from .versions import stock_name
 
 CATEGORY = "morph & drag"
@@ -46,9 +47,15 @@ def check_pair(start: Tensor, end: Tensor, frames: int = 1) -> None:
     for samples, name in ((start, "start"), (end, "end")):
         if len(samples) != frames:
             _check_single(samples, name)
-    if start.shape[1:] != end.shape[1:]:
+    check_like(start[:1], end[:1], "end", "start")
+
+
+def check_like(first: Tensor, other: Tensor, name: str, of_first: str) -> None:
+    """Raise unless `other` is of one image, of the size of `first`. name, of_first: what the samples are called."""
+    _check_single(other, name)
+    if first.shape != other.shape:
         raise InvalidInput(
-            f"start and end must have the same size and channels, got {_size(start)} and {_size(end)}; "
+            f"{of_first} and {name} must have the same size and channels, got {_size(first)} and {_size(other)}; "
             "scale or crop the images to one size before VAE Encode"
         )
 
@@ -87,12 +94,28 @@ def single_conditioning(conditioning: list[Any], name: str) -> tuple[Tensor, dic
 
 
 def alphas_input(alphas: Any) -> Alphas:
-    """The value of an input `alphas`, checked; lists and tensors of other makers are welcome."""
+    """The value of an input `alphas` of a morph, checked; lists and tensors of other makers are welcome."""
+    if isinstance(alphas, Timeline):
+        raise InvalidInput("alphas are of a sequence, from Sequence Schedule; connect Alpha Schedule's")
+    return check_alphas(places_input(alphas))
+
+
+def places_input(alphas: Any) -> Alphas:
+    """The value of an input `alphas` that may be any numbers: above 1 where there are more pictures, or falling."""
+    if isinstance(alphas, Timeline):
+        return alphas.positions
     numbers = alphas.tolist() if isinstance(alphas, Tensor) else alphas
     is_list = isinstance(numbers, (list, tuple)) and all(isinstance(n, (int, float)) for n in numbers)
     if not is_list:
         raise InvalidInput(f"alphas must be one number a frame, for example from Alpha Schedule; got {shown(alphas)}")
-    return check_alphas(numbers)
+    return tuple(float(number) for number in numbers)
+
+
+def timeline_input(alphas: Any) -> Timeline:
+    """The value of an input `alphas` of a sequence."""
+    if not isinstance(alphas, Timeline):
+        raise InvalidInput(f"alphas must be of a sequence, from Sequence Schedule; got {shown(alphas)}")
+    return alphas
 
 
 def progress(steps: int) -> Callable[..., None]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...morph_core.attention.end_frames import (
     AlignContexts,
+    Ends,
     block_is_chosen,
     first_row_alphas,
     layer_is_chosen,
@@ -59,34 +60,34 @@ class EndFrames:
         else:
             alphas = current_alphas(rows, options, self.alphas)
         aligned = self.layouts.contexts_of(x.shape[-2:]) if self.layouts else None
-        return EndMix(rows, alphas, self.strength, part.of_ends, aligned)
+        return EndMix(rows, alphas, self.strength, part.ends, aligned)
 
 
 @dataclass(frozen=True)
 class EndMix:
-    """One call's. alphas: of its frames. of_ends: by patch and layer, what was made of the ends in an earlier part."""
+    """One call's. alphas: of its frames. ends: None where they are its first and last."""
 
     rows: int
     alphas: Alphas
     strength: float
-    of_ends: dict[Any, Tensor]
+    ends: Ends | None
     aligned: AlignContexts | None = None
 
-    def contexts(self, layer: object, context: Tensor) -> Tensor:
+    def contexts(self, layer: Hashable, context: Tensor) -> Tensor:
         """What a UNet's layer makes keys or values of."""
-        return mix_end_contexts(context, self.alphas, self.strength, self._ends(layer, context), self.aligned)
+        return mix_end_contexts(context, self.alphas, self.strength, self._of_ends(layer, context), self.aligned)
 
-    def tokens(self, layer: object, tokens: Tensor, count: int) -> Tensor:
+    def tokens(self, layer: Hashable, tokens: Tensor, count: int) -> Tensor:
         """A transformer's keys or values, of which the last `count` are the image's."""
-        return mix_end_tokens(tokens, count, self.alphas, self.strength, self._ends(layer, tokens))
+        return mix_end_tokens(tokens, count, self.alphas, self.strength, self._of_ends(layer, tokens))
 
-    def _ends(self, layer: object, made: Tensor) -> Tensor:
+    def _of_ends(self, layer: Hashable, made: Tensor) -> Tensor | None:
         if len(made) != self.rows:
             raise InvalidInput(
                 f"a layer sees {len(made)} rows of a batch of {self.rows}, so that their frames are not known; leave "
                 "out the patch of the model that changes their number"
             )
-        return self.of_ends.setdefault(layer, made)
+        return None if self.ends is None else self.ends.of(layer, made, len(self.alphas))
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """A batch of frames through the UNet in parts, for morphs of more frames than memory holds at once."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...morph_core.attention.end_frames import Ends
 from ...morph_core.errors import InvalidInput
 from ...morph_core.morphing.alphas import Alphas
+from ...morph_core.morphing.timeline import Segment, Timeline
+from ...morph_core.recipes.morph_frames import parted
 from .named_errors import named
 
 PART = "morph_drag_part"
@@ -23,13 +26,15 @@ PARTS = "morph_drag_parts"  # the wrappers' key
 class FramePart:
     """Which of `total` frames the rows of a call are.
 
-    Of 7 frames in parts of 2 it is frames 0 and 6 first, then 1 and 2, then 3 and 4, then 5. of_ends: what a patch has
-    computed of frames 0 and 6, for the parts after them.
+    Of 7 frames in parts of 2 it is frames 0 and 6 first, then 1 and 2, then 3 and 4, then 5. ends: which pictures they
+    lie between, and what patches have computed of those in an earlier part; None where the first and last row are the
+    ends. alphas: where the part itself decides them.
     """
 
     frames: Sequence[int]
     total: int
-    of_ends: dict[Any, Tensor] = field(default_factory=dict)
+    ends: Ends | None = None
+    alphas: Alphas | None = None
 
 
 def current_frames(rows: int, options: dict[str, Any]) -> FramePart:
@@ -45,6 +50,8 @@ def current_frames(rows: int, options: dict[str, Any]) -> FramePart:
 def current_alphas(rows: int, options: dict[str, Any], alphas: Alphas) -> Alphas:
     """The weights of the frames of a call. Raises `InvalidInput` when alphas is for another number of frames."""
     part = current_frames(rows, options)
+    if part.alphas is not None:
+        return part.alphas
     if part.total != len(alphas):
         raise InvalidInput(
             f"alphas is for {len(alphas)} frames but the sampled latent is a batch of {part.total}; "
@@ -62,6 +69,8 @@ def parts_first(model: Any) -> None:
 
 class InParts:
     """Wrapper around ComfyUI's `apply_model`: the first and last frame, then so many of the others at a time."""
+
+    node, advice = "Attention KV Inject", "frames_per_batch cannot part what {} the frames; set it to 0"
 
     def __init__(self, frames_per_batch: int) -> None:
         if frames_per_batch < 1:
@@ -81,34 +90,86 @@ class InParts:
     ) -> Tensor:
         options = transformer_options or {}
         whole = current_frames(len(x), options)
-        if PART in options or whole.total <= max(2, self.size):
+        with named(self.node):
+            parts = [] if PART in options else self.parts(whole.total)
+        if not parts:
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **others)  # type: ignore[no-any-return]
-        with named("Attention KV Inject"):
-            _refuse_what_cannot_be_parted(options)
+        if len(parts) > 1:
+            with named(self.node):
+                _refuse_what_cannot_be_parted(options, self.advice)
         outputs: list[Tensor] = []
         order: list[int] = []  # the rows that the outputs are of
-        of_ends: dict[Any, Tensor] = {}
-        for frames in self._parts(whole.total):
-            rows = [first + frame for first in range(0, len(x), whole.total) for frame in frames]
+        for part in parts:
+            rows = [first + frame for first in range(0, len(x), whole.total) for frame in part.frames]
             inputs = [_rows_of(value, rows, len(x)) for value in (x, t, c_concat, c_crossattn, control)]
-            part = {**options, PART: FramePart(frames, whole.total, of_ends), **_animatediff_part(frames, whole.total)}
-            outputs.append(executor(*inputs, part, **_rows_of(others, rows, len(x))))
+            of_part = {**options, PART: part, **_animatediff_part(part.frames, whole.total)}
+            outputs.append(executor(*inputs, of_part, **_rows_of(others, rows, len(x))))
             order += rows
         return torch.cat(outputs)[torch.tensor(order).argsort()]
 
     def prepare(self, executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         """Wrapper around ComfyUI's `prepare_sampling`: room for one part is all that the model must leave."""
-        rows = min(noise_shape[0], max(2, self.size))
+        with named(self.node):
+            rows = min(noise_shape[0], self.largest(noise_shape[0]))
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
-    def _parts(self, total: int) -> Iterator[Sequence[int]]:
-        yield (0, total - 1)
-        inner = range(1, total - 1)
-        for first in range(0, len(inner), self.size):
-            yield inner[first : first + self.size]
+    def largest(self, total: int) -> int:
+        """How many of so many frames the largest part has."""
+        return max((len(part.frames) for part in self.parts(total)), default=total)
+
+    def parts(self, total: int) -> list[FramePart]:
+        """Of one call. Of what is computed in them the later ones find what they need in the same `Ends.made`."""
+        if total <= max(2, self.size):
+            return []
+        made: dict[Any, Tensor] = {}
+        ends = {0: 0, 1: 1}
+        parts = parted(total, self.size, [0, total - 1])
+        return [FramePart(rows, total, Ends(0, 1, ends if part == 0 else {}, made)) for part, rows in enumerate(parts)]
 
 
-def _refuse_what_cannot_be_parted(options: dict[str, Any]) -> None:
+class InSegments(InParts):
+    """The same of a sequence: segment by segment, each picture with the first segment that it ends."""
+
+    node = "Blend Keyframes"
+    advice = "segments go through the model one after the other, which cannot be with what {} the frames; leave it out"
+
+    def __init__(self, timeline: Timeline, frames_per_batch: int) -> None:
+        self.timeline, self.size = timeline, frames_per_batch
+
+    def parts(self, total: int) -> list[FramePart]:
+        """Raises `InvalidInput` when the batch is not what is to be sampled for the timeline."""
+        if total != len(self.timeline.sampled):
+            raise InvalidInput(
+                f"the sequence has {len(self.timeline.sampled)} frames to sample but the sampled latent is a batch of "
+                f"{total}; connect the LATENT or NOISE of the same Blend Keyframes"
+            )
+        made: dict[Any, Tensor] = {}
+        seen: set[int] = set()
+        parts: list[FramePart] = []
+        for segment in self.timeline.segments:
+            pictures = {number: alpha for number, alpha in segment.ends.items() if number not in seen}
+            seen |= pictures.keys()
+            parts += self._parts_of(segment, pictures, total, made)
+        return parts
+
+    def _parts_of(
+        self, segment: Segment, pictures: dict[int, float], total: int, made: dict[Any, Tensor]
+    ) -> list[FramePart]:
+        """Of a segment with those of its pictures that no other had. pictures: number -> alpha."""
+        row_of = self.timeline.picture_rows
+        alphas = dict(zip(segment.rows, segment.alphas, strict=True)) | {row_of[n]: pictures[n] for n in pictures}
+        rows = sorted(alphas, key=alphas.__getitem__)
+        first = [place for place, row in enumerate(rows) if row not in segment.rows]
+        found = []
+        for places in parted(len(rows), self.size, first):
+            part = [rows[place] for place in places]
+            here = {number: part.index(row_of[number]) for number in pictures if row_of[number] in part}
+            ends = Ends(segment.start, segment.end, here, made)
+            found.append(FramePart(part, total, ends, tuple(alphas[row] for row in part)))
+        return found
+
+
+def _refuse_what_cannot_be_parted(options: dict[str, Any], advice: str) -> None:
     """Patches that add to the whole batch, or keep of it, what they would not find again in a part."""
     replacements = options.get("patches_replace", {}).get("attn1", {}).values()
     refused = {
@@ -118,7 +179,7 @@ def _refuse_what_cannot_be_parted(options: dict[str, Any]) -> None:
     }
     for what, is_there in refused.items():
         if is_there:
-            raise InvalidInput(f"frames_per_batch cannot part what {what} the frames; set it to 0")
+            raise InvalidInput(advice.format(what))
 
 
 def _is_of(patch: Any, node: str) -> bool:

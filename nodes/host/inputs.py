@@ -24,18 +24,33 @@ Problem = str | None
 
 
 def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Check what a node is given before it runs, and put its display name before every error that the core raises."""
+    """Check what a node is given before it runs, and put its display name before every error that the core raises.
+
+    Of a node that takes lists each item is checked; what is no list is taken for one of one.
+    """
 
     @functools.wraps(execute)
     def checking(cls: type[io.ComfyNode], **values: Any) -> Any:
         schema = cls.define_schema()
         with named(schema.display_name):
+            if schema.is_input_list:
+                given = {name: value for name, value in values.items() if value is not None}
+                values = {part.id: _items(part, given[part.id]) for part in schema.inputs if part.id in given}
             for part in schema.inputs:
                 if part.id in values:
-                    check_input(part, values[part.id])
+                    for value in values[part.id] if schema.is_input_list else [values[part.id]]:
+                        check_input(part, value)
             return execute(cls, **values)
 
     return checking
+
+
+def _items(part: Any, value: Any) -> list[Any]:
+    """Of a list that a node takes, or of a single value. Numbers may come as lists in it, as some packs give them."""
+    items = value if isinstance(value, list) else [value]
+    if part.get_io_type() != "FLOAT":
+        return items
+    return [number for item in items for number in (item if isinstance(item, (list, tuple)) else [item])]
 
 
 def check_input(part: Any, value: Any) -> None:

@@ -11,6 +11,7 @@ from morph_pack.morph_core.morphing.adain import adain
 from morph_pack.morph_core.morphing.alphas import alpha_schedule, reschedule_alphas
 from morph_pack.morph_core.morphing.perceptual import perceptual_distances
 from morph_pack.morph_core.morphing.slerp import slerp
+from morph_pack.morph_core.recipes.keyframe import keyframes_of
 from morph_pack.morph_core.recipes.morph import morph, morph_prepared
 from morph_pack.morph_core.recipes.morph_frames import MorphFrames
 from morph_pack.morph_core.sampling import ddim
@@ -106,7 +107,7 @@ def test_frames_in_one_batch_are_the_published_frames_one_by_one(model, ends, me
     alphas = (0.0, 0.2, 0.7, 1.0)
     x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     config = replace(PLAIN, attention=attention)
-    frames = MorphFrames(model, *ends, config).sample(x, alphas)
+    frames = MorphFrames(model, *keyframes_of(model, ends, config), config).sample(x, alphas)
     unets = [merged(model.backbone.network, (ends[0].lora, 1 - alpha), (ends[1].lora, alpha)) for alpha in alphas]
     expected = published_frames(model, unets, x, ends, alphas, mixed_steps)
     torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
@@ -120,12 +121,14 @@ def test_frames_with_the_published_codes_last_alpha_and_lora_blend(model, ends, 
     ends = [replace(end, lora=random_lora(unet, seed)) for seed, end in enumerate(ends)]  # of one rank
     x = schedule(model)[1][0] * torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     config = replace(PLAIN, attention=0.6, lora_blend="factors", set_alpha_to_one=False)
-    frames = MorphFrames(model, *ends, config).sample(x, alphas)
+    frames = MorphFrames(model, *keyframes_of(model, ends, config), config).sample(x, alphas)
     loras = [{key: torch.lerp(ends[0].lora[key], ends[1].lora[key], alpha) for key in ends[0].lora} for alpha in alphas]
     unets = [merged(model.backbone.network, (lora, 1)) for lora in loras]
     expected = published_frames(model, unets, x, ends, alphas, 3, last_alpha=ALPHAS[0])
     torch.testing.assert_close(frames, expected, rtol=0, atol=3e-5)
-    other = MorphFrames(model, *ends, replace(config, lora_blend="delta")).sample(x, alphas)
+    other = MorphFrames(model, *keyframes_of(model, ends, config), replace(config, lora_blend="delta")).sample(
+        x, alphas
+    )
     assert (frames - other).abs().amax((1, 2, 3))[1:3].min() > 1e-3
 
 
@@ -159,7 +162,7 @@ def test_the_frames_start_from_the_slerp_of_the_inverted_ends(model, ends, merge
     x = slerp(noise[0], noise[1], alphas)
     for config, start in ((PLAIN, x), (replace(PLAIN, adain=True), adain(x, noise[0], noise[1], alphas))):
         result = morph_prepared(model, *ends, config)
-        expected = MorphFrames(model, *ends, config).sample(start, alphas)
+        expected = MorphFrames(model, *keyframes_of(model, ends, config), config).sample(start, alphas)
         torch.testing.assert_close(result.latents, expected, rtol=0, atol=1e-4)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from morph_pack.morph_core.matching.matches import Matches
+from morph_pack.morph_core.morphing.timeline import timeline
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
 from morph_tests.nodes.graph import PREFIX, conditioning, drag_options, latent, normal, random_lora, run
 
@@ -127,6 +128,13 @@ def ends() -> dict[str, Any]:
     return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS]}
 
 
+def keyframes() -> Any:
+    """Of two pictures."""
+    seeds = (0, 1)
+    parts = {"positive": [conditioning(seed) for seed in seeds], "lora": [random_lora(seed) for seed in seeds]}
+    return run("AddKeyframe", noise=[latent(seed) for seed in seeds], **parts)[0]
+
+
 GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "FitImageLora": fit,
     "LoadLoraWeights": lambda model: {"lora_name": lora_file()},
@@ -166,12 +174,33 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         **{"images": pictures(3, channels=4), "alphas": [*ALPHAS]},
         **{"frames": 0, "metric": "laplacian pyramid"},
     },
+    "MorphReport": lambda model: {
+        **{"images": pictures(3, channels=4), "metric": "laplacian pyramid", "closed": True, "alphas": [*ALPHAS]},
+        **{"first_pass": pictures(2), "start_image": pictures(1), "end_image": pictures(1, channels=4)},
+    },
     "AlphaSchedule": lambda model: {"frames": 3, "easing": "linear"},
     "BlendConditioning": lambda model: {
         "start": conditioning(0, pooled_output=normal(1, 6), strength=0.5),
         "end": conditioning(1, pooled_output=normal(1, 6, seed=1), strength=0.5),
         "alphas": [*ALPHAS],
     },
+    "AddPicture": lambda model: {
+        **{"image": [pictures(1, channels=4)], "prompt": ["a cat"]},
+        **{"images": [pictures(1), pictures(1)], "prompts": ["a dog", "a bear"]},
+    },
+    "AddKeyframe": lambda model: {
+        **{"noise": [latent(2)], "positive": [conditioning(2)], "lora": [random_lora(3)]},
+        "keyframes": [keyframes()],
+    },
+    "SequenceSchedule": lambda model: {
+        **{"keyframes": keyframes(), "frames": "3", "easings": "linear", "holds": "1, 0", "closed": True},
+    },
+    "SequenceFromValues": lambda model: {"keyframes": [keyframes()], "values": [[0.0, 0.7, 0.2]], "closed": [False]},
+    "BlendKeyframes": lambda model: {
+        **{"keyframes": keyframes(), "alphas": timeline(2, [3]), "adain": 1.0, "attention": 0.5},
+        **{"end_percent": 0.6, "blocks": "up blocks", "frames_per_batch": 2},
+    },
+    "ArrangeFrames": lambda model: {"images": pictures(3, channels=4), "alphas": timeline(2, [3], holds=[1])},
     "DragLatentOptimize": drag,
     "DragOptions": lambda model: {
         **dict.fromkeys(input_names("DragOptions"), -1),
@@ -193,6 +222,10 @@ LASTING: dict[str, Callable[[int], dict[str, Any]]] = {
     "RescheduleAlphas": lambda updates: {
         **{"images": pictures(updates + 1, size=64), "alphas": torch.linspace(0, 1, updates + 1)},
         "metric": "lpips (alex)",  # of weights that the fixture `alexnet` puts where they are looked for
+    },
+    "MorphReport": lambda updates: {
+        **{"images": pictures(updates + 1, size=64), "metric": "lpips (alex)", "closed": False},
+        **{"alphas": None, "first_pass": None, "start_image": None, "end_image": None},
     },
     "DragLatentOptimize": lambda updates: {
         "options": drag_options(iterations=updates, gradient_checkpointing=True),

@@ -27,8 +27,15 @@ NAMES = {
     "MorphDragAttentionKVInject": "Attention KV Inject",
     "MorphDragAdaIN": "AdaIN",
     "MorphDragRescheduleAlphas": "Reschedule Alphas",
+    "MorphDragMorphReport": "Morph Report",
     "MorphDragAlphaSchedule": "Alpha Schedule",
     "MorphDragBlendConditioning": "Blend Conditioning",
+    "MorphDragAddPicture": "Add Picture",
+    "MorphDragAddKeyframe": "Add Keyframe",
+    "MorphDragSequenceSchedule": "Sequence Schedule",
+    "MorphDragSequenceFromValues": "Sequence From Values",
+    "MorphDragBlendKeyframes": "Blend Keyframes",
+    "MorphDragArrangeFrames": "Arrange Frames",
     "MorphDragDragLatentOptimize": "Drag Latent Optimize",
     "MorphDragDragOptions": "Drag Options",
     "MorphDragDragWarp": "Drag Warp",
@@ -87,8 +94,8 @@ def test_fields_of_newer_comfyuis_are_there_where_they_are_known() -> None:
         schema = cls.GET_SCHEMA()
         if "search_aliases" in known:
             assert schema.search_aliases, schema.node_id
-    for picker in ("MorphDragDragLatentOptimize", "MorphDragDragWarp"):
-        assert getattr(NODE_CLASS_MAPPINGS[picker].GET_SCHEMA(), "has_intermediate_output", True)
+    for picture in ("MorphDragDragLatentOptimize", "MorphDragDragWarp", "MorphDragMorphReport"):
+        assert getattr(NODE_CLASS_MAPPINGS[picture].GET_SCHEMA(), "has_intermediate_output", True)
 
 
 def test_a_field_that_no_comfyui_knows_is_an_error() -> None:

@@ -3,15 +3,16 @@
 from ..description import CYAN, Group, Node, Workflow
 from ..parts.inversion import inverted_image
 from ..parts.models import Checkpoint, large_model
-from ..parts.morphing import two_passes
+from ..parts.morphing import report, two_passes
 from ..parts.notes import note
 from ..parts.pictures import BLUE_RABBIT, RED_CAT, Looks, replaceable_source
 from ..parts.results import animation, video
 
 
 def large_morph(checkpoint: Checkpoint, prefix: str, save_memory: bool) -> Workflow:
-    """Both passes are saved as animations, the second as a video too."""
-    second = [_animation(2, f"{prefix}_second_pass"), *video("frames 2", f"{prefix}_second_pass")]
+    """Both passes are saved as animations, the second as a video too, and measured."""
+    film = video("frames 2", f"{prefix}_second_pass")
+    second = [_animation(2, f"{prefix}_second_pass"), *film, report("A square", "B square")]
     return [
         [note(__file__, 680, checkpoint), large_model(checkpoint)],
         [_image("A", RED_CAT, checkpoint, save_memory), _image("B", BLUE_RABBIT, checkpoint, save_memory)],

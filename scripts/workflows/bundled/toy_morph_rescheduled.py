@@ -2,14 +2,14 @@
 
 from ..description import CYAN, Group, Node, Workflow
 from ..parts.models import TOY_MODEL
-from ..parts.morphing import TOY_ENDS, two_passes
+from ..parts.morphing import TOY_ENDS, report, two_passes
 from ..parts.notes import note
 from ..parts.results import animation, enlarged, video
 
 
 def workflow() -> Workflow:
-    """Both passes are saved as animations, the second as a video too."""
-    second = [*_result(2, "toy_second_pass"), *video("large 2", "toy_second_pass")]
+    """Both passes are saved as animations, the second as a video too, and measured."""
+    second = [*_result(2, "toy_second_pass"), *video("large 2", "toy_second_pass"), report("A picture", "B picture")]
     return [
         [note(__file__, 480), TOY_MODEL],
         TOY_ENDS,

@@ -34,6 +34,13 @@ def reschedule() -> Node:
     return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
 
 
+def report(start: str, end: str) -> Node:
+    """Morph Report shows both passes as they were measured; `start`, `end`: the pictures they lead from and to."""
+    passes = {"images": "frames 2", "alphas": "even alphas", "first_pass": "frames 1"}
+    links = {**passes, "start_image": start, "end_image": end}
+    return Node("report", "MorphDragMorphReport", links, {}, 480, room=460)
+
+
 def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0, noise: str = "LATENT") -> Group:
     """A pass samples frames from blended noise, with blended prompts, by a model with blended LoRAs.
 
