@@ -1,5 +1,7 @@
 """Two pictures side by side, with dots of one colour where their layouts belong together."""
 
+import math
+
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -40,7 +42,7 @@ def draw_matches(start: Tensor, end: Tensor, matches: Matches) -> Image.Image:
 def _shares(matches: Matches) -> Tensor:
     """(M, 2, 2), pairs of places as shares of the pictures' sides."""
     height, width = matches.size
-    stride = max(1, round(max(height, width) / DOTS))
+    stride = math.ceil(max(height, width) / DOTS)
     sides = torch.tensor([width, height], dtype=torch.float64)
     rows, columns = torch.meshgrid(
         torch.arange(stride // 2, height, stride), torch.arange(stride // 2, width, stride), indexing="ij"
