@@ -12,6 +12,7 @@ drift           how far a pinned row is from its trajectory
 free, pinned    cells or rows that may change, and those that may not
 handle, target  where a dragged point is, and where it should be; track: where the handle has been
 latent          an image as the VAE encodes it, scaled as the network takes it
+layout          where the parts of an image lie
 map             attention probabilities of a token, or a network's features
 repeat          the F frames once more in a batch, for another prompt
 sigma           the noise level; how a latent has noise of it is its `NoiseSchedule`'s

@@ -11,6 +11,7 @@ from .flow_edit import FlowEditSampler
 from .invert import DdimInvert
 from .keyframes import AddKeyframe, AddPicture, BlendKeyframes
 from .lora import FitImageLora, LoadLoraWeights, LoraBlend
+from .match_layouts import MatchLayouts
 from .morph_report import MorphReport
 from .null_text import NullTextInversion
 from .prompt_to_prompt import PromptToPrompt
@@ -28,6 +29,7 @@ NODES = [
     EditGuider,
     FlowEditSampler,
     UniEditSampler,
+    MatchLayouts,
     SlerpLatents,
     LoraBlend,
     AttentionKVInject,

@@ -14,6 +14,7 @@ from .host.end_frames import EndContexts, EndFrames, EndTokens
 from .host.frame_batches import PARTS, InParts, parts_first
 from .host.inputs import checked
 from .host.masks import PictureMask
+from .host.matches import MatchesType, layouts_input
 from .host.uncompiled import run_uncompiled
 from .host.versions import known, schema
 
@@ -80,6 +81,11 @@ class AttentionKVInject(io.ComfyNode):
                         "everywhere. Connect the same to Slerp Latents, AdaIN and Direct Inversion."
                     ),
                 ),
+                MatchesType.Input(
+                    "matches",
+                    optional=True,
+                    tooltip="From Match Layouts: each frame sees both ends as they lie in its own layout. UNets only.",
+                ),
             ],
             outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with the patch.")],
         )
@@ -95,14 +101,16 @@ class AttentionKVInject(io.ComfyNode):
         alphas: Any = None,
         frames_per_batch: int = 0,
         mask: Tensor | None = None,
+        matches: Any = None,
     ) -> io.NodeOutput:
         check_blocks(blocks)
         frame_alphas = None if alphas is None else alphas_input(alphas)
         if mask is not None and alphas is None:
             raise InvalidInput("mask says where a morph takes place, but alphas is empty; connect both or neither")
+        layouts = None if matches is None else layouts_input(matches, model, frame_alphas)
         patched = model.clone()
         picture = None if mask is None else PictureMask(mask)
-        frames = EndFrames(frame_alphas, strength, end_percent, blocks, picture)
+        frames = EndFrames(frame_alphas, strength, end_percent, blocks, picture, layouts)
         if isinstance(model.model.diffusion_model, UNetModel):
             EndContexts.patch(patched, frames)
         else:

@@ -40,8 +40,12 @@ class SlerpLatents(io.ComfyNode):
             search_aliases=["morph", "interpolate", "spherical"],
             description="Spherical interpolation of two inverted latents: one row of the batch for each frame.",
             inputs=[
-                inverted_input("start", "The first image's noise, from DDIM Invert: LATENT, or NOISE of a flow model."),
-                inverted_input("end", "The second image's noise, from DDIM Invert."),
+                inverted_input(
+                    "start",
+                    "The first image's noise, from DDIM Invert: LATENT, or NOISE of a flow model. From Match Layouts "
+                    "it has one row a frame.",
+                ),
+                inverted_input("end", "The second image's noise, from DDIM Invert or Match Layouts."),
                 AlphasType.Input("alphas", tooltip=ALPHAS_TOOLTIP),
                 io.Mask.Input(
                     "mask",
@@ -59,8 +63,9 @@ class SlerpLatents(io.ComfyNode):
     @checked
     def execute(cls, start: Any, end: Any, alphas: Any, mask: Tensor | None = None) -> io.NodeOutput:
         ends, outputs = inverted_values("Slerp Latents", start=start, end=end)
-        check_pair(*ends)
-        return outputs(slerp(*ends, alphas_input(alphas), mask_cells(mask, ends[0], "start")))
+        frame_alphas = alphas_input(alphas)
+        check_pair(ends[0], ends[1], len(frame_alphas))
+        return outputs(slerp(*ends, frame_alphas, mask_cells(mask, ends[0][:1], "start")))
 
 
 class BlendConditioning(io.ComfyNode):
@@ -183,5 +188,5 @@ class AdaIN(io.ComfyNode):
         cls, frames: Any, start: Any, end: Any, alphas: Any, strength: float, mask: Tensor | None = None
     ) -> io.NodeOutput:
         (rows, *ends), outputs = inverted_values("AdaIN", frames=frames, start=start, end=end)
-        check_pair(*ends)
+        check_pair(ends[0], ends[1])
         return outputs(adain(rows, *ends, alphas_input(alphas), strength, mask_cells(mask, ends[0], "start")))

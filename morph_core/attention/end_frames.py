@@ -1,6 +1,6 @@
 """Self-attention that looks at a blend of the two end frames (DiffMorpher, section 3.3), or at the first row."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,9 @@ FIRST_LAYER = {"all blocks": 0.0, "up blocks": 0.5, "last two up blocks": 0.75} 
 FLUX_1_LAYERS = 57  # 19 double blocks, 38 single ones
 FLUX_1_CONTENT = frozenset({0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56})  # which attend by content, not by place
 
+AlignContexts = Callable[[Tensor, Tensor, Alphas], tuple[Tensor, Tensor]]
+"""From the ends' contexts (k, 1, T, D) and F alphas to how they lie in each frame's layout, (k, F, T, D) each."""
+
 
 def mix_end_contexts(
     context: Tensor,
@@ -24,6 +27,7 @@ def mix_end_contexts(
     strength: float = 1.0,
     ends: Tensor | None = None,
     mask: Tensor | None = None,
+    aligned: AlignContexts | None = None,
 ) -> Tensor:
     """Replace every frame's attention context by its alpha's mix of the first and the last frame's.
 
@@ -31,7 +35,8 @@ def mix_end_contexts(
     mixing it is mixing them (eq. 7 of the paper). B = k·len(alphas): k repeats of the same frames, one for each prompt
     that is sampled with them. ends: (k·n, T, D), k repeats whose first and last rows are the ends' contexts; `context`
     itself where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. mask: (T, 1) in 0..1, each
-    token's share of alpha, see `TokenMask`; None: 1. Same shape and dtype out.
+    token's share of alpha, see `TokenMask`; None: 1. aligned: leads the ends' contexts to each frame's layout first.
+    Same shape and dtype out.
     """
     frames = len(alphas)
     if len(context) % frames:
@@ -44,7 +49,10 @@ def mix_end_contexts(
     if mask is not None:
         alpha = alpha * mask.to(alpha)
     of_ends = (context if ends is None else ends).unflatten(0, (len(repeats), -1))
-    mixed = torch.lerp(of_ends[:, :1], of_ends[:, -1:], alpha)
+    first, last = of_ends[:, :1], of_ends[:, -1:]
+    if aligned:
+        first, last = aligned(first, last, alphas)
+    mixed = torch.lerp(first, last, alpha)
     return (mixed if strength == 1 else torch.lerp(repeats, mixed, strength)).flatten(0, 1)
 
 
@@ -129,19 +137,20 @@ def mixed_self_attention(
     blocks: str = "up blocks",
     ends: Ends | None = None,
     mask: TokenMask | None = None,
+    aligned: AlignContexts | None = None,
 ) -> Iterator[None]:
     """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
     `mix_end_contexts`.
 
     layers: of the whole network. blocks: one of `BLOCKS`. ends: None where the batch has them first and last. mask:
-    where the morph takes place; None: everywhere.
+    where the morph takes place; None: everywhere. aligned: see `mix_end_contexts`.
     """
     check_blocks(blocks)
 
     def mixed(part: str, context: Tensor, heads: int = 0) -> Tensor:
         of_ends = None if ends is None else ends.of(part, context, len(alphas))
         share = None if mask is None else _of_tokens(mask, context, heads)
-        return mix_end_contexts(context, alphas, strength, of_ends, share)
+        return mix_end_contexts(context, alphas, strength, of_ends, share, aligned)
 
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
         def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:

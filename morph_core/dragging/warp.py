@@ -144,11 +144,16 @@ def _read(values: Tensor, came: Tensor, mode: str, padding: str) -> Tensor:
     return grid_sample(values, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
+def local_mean(latent: Tensor) -> Tensor:
+    """A latent's base: the mean around each cell of (B, C, h, w)."""
+    return avg_pool2d(latent, AROUND, 1, AROUND // 2, count_include_pad=False)
+
+
 def _with_detail(base: Tensor, latent: Tensor, hole: Tensor, seed: int) -> Tensor:
     """The base with noise in its hole, of the deviation (per channel) that the latent has around its own base."""
     if not hole.any():
         return base
-    detail = latent - avg_pool2d(latent, AROUND, 1, AROUND // 2, count_include_pad=False)
+    detail = latent - local_mean(latent)
     kept = (~hole).to(latent)
     strength = ((detail.square() * kept).sum((2, 3), keepdim=True) / kept.sum()).sqrt()
     strength = strength * (AROUND**2 / (AROUND**2 - 1)) ** 0.5  # an average over so many takes its share of white noise

@@ -13,20 +13,22 @@ NEARLY_PARALLEL = 0.9995  # cosine above which the arc is a line, as in the publ
 def slerp(start: Tensor, end: Tensor, alphas: Alphas, mask: Tensor | None = None) -> Tensor:
     """One latent between `start` and `end` for each alpha, along the great arc of the flattened latents.
 
-    start, end: (1, C, ...) each, of any rank. Returns (F, C, ...) in their dtype; the arithmetic is in float64. Nearly
-    parallel latents are interpolated linearly. mask: (1, 1, h, w) in 0..1, each cell's share of alpha, along the same
-    arc: 0 is `start`, exactly, and 1 what no mask gives. Raises `InvalidInput` for different shapes, for a zero latent
-    and for opposite latents, between which no arc is shortest.
+    start, end: (1, C, ...) or, where an end differs from frame to frame, (F, C, ...), of any rank. Returns (F, C, ...)
+    in their dtype; the arithmetic is in float64. Nearly parallel latents are interpolated linearly. mask: (1, 1, h, w)
+    in 0..1, each cell's share of alpha, along the same arc: 0 is `start`, exactly, and 1 what no mask gives. Raises
+    `InvalidInput` for different shapes, for a zero latent and for opposite latents, between which no arc is shortest.
     """
-    if start.shape != end.shape or start.ndim < 4 or len(start) != 1:
+    rows = (1, len(alphas))
+    if start.shape[1:] != end.shape[1:] or start.ndim < 4 or len(start) not in rows or len(end) not in rows:
         raise InvalidInput(
-            f"slerp needs two latents of the same shape (1, C, H, W), got {tuple(start.shape)} and {tuple(end.shape)}"
+            f"slerp needs two latents of the same shape (1, C, H, W), or with a row for each of the {len(alphas)} "
+            f"alphas, got {tuple(start.shape)} and {tuple(end.shape)}"
         )
     a, b = start.double(), end.double()
-    lengths = a.norm() * b.norm()
-    cosine = (a * b).sum() / lengths
-    if not torch.isfinite(cosine) or cosine <= -NEARLY_PARALLEL:
-        reason = "are opposite" if cosine <= -NEARLY_PARALLEL else "must be finite and not all zero"
+    lengths = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
+    cosine = (a * b).flatten(1).sum(1) / lengths
+    if not torch.isfinite(cosine).all() or (cosine <= -NEARLY_PARALLEL).any():
+        reason = "are opposite" if (cosine <= -NEARLY_PARALLEL).any() else "must be finite and not all zero"
         raise InvalidInput(f"no arc leads from start to end: they {reason}; connect two noises from DDIM inversion")
     alpha = torch.tensor(alphas, dtype=torch.float64, device=a.device).reshape(-1, *[1] * (a.ndim - 1))
     if mask is None:
@@ -36,8 +38,8 @@ def slerp(start: Tensor, end: Tensor, alphas: Alphas, mask: Tensor | None = None
 
 
 def _on_arc(a: Tensor, b: Tensor, alpha: Tensor, cosine: Tensor) -> Tensor:
-    if cosine > NEARLY_PARALLEL:
-        return (1 - alpha) * a + alpha * b
-    angle = cosine.arccos()
-    mixed = ((1 - alpha) * angle).sin() * a + (alpha * angle).sin() * b
-    return mixed / angle.sin()
+    cosine = cosine.reshape(-1, *[1] * (a.ndim - 1))
+    angle = cosine.clamp(max=NEARLY_PARALLEL).arccos()
+    arc = (((1 - alpha) * angle).sin() * a + (alpha * angle).sin() * b) / angle.sin()
+    line = (1 - alpha) * a + alpha * b
+    return torch.where(cosine > NEARLY_PARALLEL, line, arc)

@@ -41,16 +41,26 @@ def draw_paths(image: Tensor, tracks: Tensor, targets: Tensor) -> Image.Image:
     image: (H, W, 3) in 0..1. tracks: (I, N, 2), targets: (N, 2), in pixels of the image. A disc is where the handle
     is now, a small one where it began, a cross is its target.
     """
-    height, width = image.shape[:2]
-    scale = max(1.0, LEAST_SIDE / max(height, width))
-    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
-    picture = Image.fromarray(pixels).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+    picture = enlarged(image)
+    scale = enlargement(image)
     draw = ImageDraw.Draw(picture)
     unit = max(picture.size) / LEAST_SIDE  # so that marks look alike on pictures of any size
     for number, target in enumerate((targets * scale).tolist()):
         track = [tuple(place) for place in (tracks[:, number] * scale).tolist()]
         _mark(draw, track, tuple(target), colour_of(number), unit)
     return picture
+
+
+def enlargement(image: Tensor) -> float:
+    """By how much a picture (H, W, 3) is enlarged for marks to be told apart."""
+    return max(1.0, LEAST_SIDE / max(image.shape[:2]))
+
+
+def enlarged(image: Tensor) -> Image.Image:
+    """A picture (H, W, 3) in 0..1, large enough to be drawn on."""
+    (height, width), scale = image.shape[:2], enlargement(image)
+    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    return Image.fromarray(pixels).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
 
 
 def _mark(

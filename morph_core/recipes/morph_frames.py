@@ -1,6 +1,7 @@
 """The frames of a morph, each sampled once, however many passes ask for it."""
 
 from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ..attention.end_frames import Ends, mixed_self_attention
 from ..lora.blend import StackedLoras
+from ..matching.aligned import AlignedEnds
 from ..models.latent_diffusion import LatentDiffusion
 from ..models.text import Text
 from ..morphing.adain import adain
@@ -20,6 +22,7 @@ from ..sampling.schedule import sigma_after
 from ..sampling.trajectory import strided
 from .image import lora_layers
 from .keyframe import Frame, Keyframe, morph_sigmas
+from .layouts import aligned_ends
 from .local_mask import LocalMask
 from .morph_settings import Morph
 from .stages import OnStage, stage_reporter
@@ -62,6 +65,11 @@ class MorphFrames:
         self._frames = {float(which): each.frame for which, each in enumerate(self.ends) if each.frame is not None}
         self._keeps, self._local, self._middle = keep, local, middle
 
+    @cached_property
+    def _aligned(self) -> AlignedEnds | None:
+        start, end = (keyframe.image for keyframe in self.ends)
+        return aligned_ends(self.model, start, end) if self.config.correspondence else None
+
     def at(self, alphas: Alphas, stride: int = 1) -> list[Frame]:
         """The frames at these alphas, from 0 to 1. stride: see `sample`; other frames than those of 1 are not kept."""
         known = self._frames if stride == 1 else {}
@@ -80,7 +88,8 @@ class MorphFrames:
             return {}
         start, end = (keyframe.trajectory.noise for keyframe in self.ends)
         cells = None if self._local is None else self._local.cells
-        x = slerp(start, end, alphas, cells)
+        noises = self._aligned.latents(start, end, alphas) if self._aligned else (start, end)
+        x = slerp(*noises, alphas, cells)
         if self.config.adain:
             x = adain(x, start, end, alphas, mask=cells)
         latents = self.sample(x, alphas, stride)
@@ -128,7 +137,9 @@ class MorphFrames:
 
     def _mixed(self, alphas: Alphas, ends: Ends | None) -> AbstractContextManager[None]:
         mask = None if self._local is None else self._local.tokens
-        return mixed_self_attention(self._layers, alphas, blocks=self.config.attention_blocks, ends=ends, mask=mask)
+        size = self.ends[0].image.latent.shape[-2:]
+        aligned = self._aligned.contexts_of(size) if self._aligned else None
+        return mixed_self_attention(self._layers, alphas, 1.0, self.config.attention_blocks, ends, mask, aligned)
 
     def _corrections(self, alphas: Alphas, stride: int) -> list[ddim.Correction]:
         if self._local is None and not self.config.exact_ends:

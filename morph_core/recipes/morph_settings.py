@@ -42,6 +42,8 @@ class Morph:
     """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
     middle_weight: float = 1.0
     """How far the frame at alpha 0.5 goes to the middle text, where there is one; 0..1."""
+    correspondence: bool = False
+    """Lead both ends to each frame's layout first, by matches of the model's own features: see `matching`."""
     metric: str = "laplacian pyramid"
     set_alpha_to_one: bool = True
     """The ᾱ of an image: 1, as in ComfyUI, or, as in the published code, ᾱ_0; see `sampling.schedule.ddim_sigmas`."""

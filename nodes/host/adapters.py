@@ -39,10 +39,15 @@ def _check_single(samples: Tensor, name: str) -> None:
         )
 
 
-def check_pair(start: Tensor, end: Tensor) -> None:
-    """Raise unless the samples of the inputs `start` and `end` are of one image each, of one size."""
-    _check_single(start, "start")
-    check_like(start, end, "end", "start")
+def check_pair(start: Tensor, end: Tensor, frames: int = 1) -> None:
+    """Raise unless the samples of the inputs `start` and `end` are of one image each, of one size.
+
+    frames: as many rows are taken, too, one of each frame.
+    """
+    for samples, name in ((start, "start"), (end, "end")):
+        if len(samples) != frames:
+            _check_single(samples, name)
+    check_like(start[:1], end[:1], "end", "start")
 
 
 def check_like(first: Tensor, other: Tensor, name: str, of_first: str) -> None:

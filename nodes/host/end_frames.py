@@ -10,6 +10,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...morph_core.attention.end_frames import (
+    AlignContexts,
     Ends,
     block_is_chosen,
     first_row_alphas,
@@ -19,6 +20,7 @@ from ...morph_core.attention.end_frames import (
 )
 from ...morph_core.attention.token_grid import TokenMask
 from ...morph_core.errors import InvalidInput
+from ...morph_core.matching.aligned import AlignedEnds
 from ...morph_core.morphing.alphas import Alphas
 from ...morph_core.sampling.schedule import sigma_after
 from .backbone import unet_config, up_block_of
@@ -40,7 +42,8 @@ OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never 
 class EndFrames:
     """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows.
 
-    mask: where in the picture; None: everywhere.
+    mask: where in the picture; None: everywhere. layouts: by which the ends are led to each frame's layout first; of
+    UNets alone.
     """
 
     alphas: Alphas | None
@@ -48,19 +51,22 @@ class EndFrames:
     end_percent: float
     blocks: str
     mask: PictureMask | None = None
+    layouts: AlignedEnds | None = None
 
     def mix_of(self, x: Tensor, options: dict[str, Any]) -> "EndMix | None":
-        """What is to be done in a call with these rows; None where its step is none of those in which they act."""
+        """What is to be done in a call with x (B, ..., h, w); None where its step is none of those that they act in."""
         rows = len(x)
         sigma = options["sigmas"].max()
         if not sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent):
             return None
-        part = current_frames(rows, options)
+        rows, part = len(x), current_frames(len(x), options)
         if self.alphas is None:
             alphas = first_row_alphas(len(part.frames))
         else:
             alphas = current_alphas(rows, options, self.alphas)
-        return EndMix(rows, alphas, self.strength, part.ends, None if self.mask is None else self.mask.on(x))
+        mask = None if self.mask is None else self.mask.on(x)
+        aligned = self.layouts.contexts_of(x.shape[-2:]) if self.layouts else None
+        return EndMix(rows, alphas, self.strength, part.ends, mask, aligned)
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,13 @@ class EndMix:
     strength: float
     ends: Ends | None
     mask: TokenMask | None
+    aligned: AlignContexts | None = None
 
     def contexts(self, layer: Hashable, context: Tensor) -> Tensor:
         """What a UNet's layer makes keys or values of."""
         share = None if self.mask is None else self.mask.of(context.shape[1])
-        return mix_end_contexts(context, self.alphas, self.strength, self._of_ends(layer, context), share)
+        ends = self._of_ends(layer, context)
+        return mix_end_contexts(context, self.alphas, self.strength, ends, share, self.aligned)
 
     def tokens(self, layer: Hashable, tokens: Tensor, image: "ImageTokens") -> Tensor:
         """A transformer's keys or values, of which the last are the image's."""

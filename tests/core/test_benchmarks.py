@@ -19,6 +19,7 @@ SMALLEST = {
     "drag": ("--drags", "1"),
     "edit": ("--images", "1"),
     "inversion": ("--images", "1"),
+    "layouts": ("--pairs", "1"),
     "local_morph": ("--pairs", "1"),
     "lora_fit": ("--images", "1", "--updates", "8"),
     "morph": ("--pairs", "1"),
@@ -43,6 +44,7 @@ def test_all_benchmarks_are_run_here() -> None:
 LONG = (
     "edit",
     "inversion",
+    "layouts",
     "local_morph",
     "lora_fit",
     "morph",

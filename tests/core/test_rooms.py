@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "morph_core"
 ORDER = (
     *("errors", "packages", "denoise", "crop"),
-    *("sampling", "models", "morphing", "attention", "lora", "dragging", "pictures", "recipes", "toy"),
+    *("sampling", "models", "morphing", "attention", "lora", "dragging", "matching", "pictures", "recipes", "toy"),
 )
 LONGEST = 400  # lines
 MODULES = {path.relative_to(CORE).with_suffix("").parts: path for path in CORE.rglob("*.py") if path.stem != "__init__"}

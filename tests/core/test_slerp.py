@@ -109,6 +109,20 @@ def test_equal_latents_stay_that_latent():
     torch.testing.assert_close(slerp(a, a.clone(), ALPHAS), a.expand(len(ALPHAS), -1, -1, -1), rtol=0, atol=1e-6)
 
 
+def test_ends_that_differ_from_frame_to_frame_make_each_frame_of_its_own_two():
+    starts, ends = (torch.cat([noise(first + frame) for frame in range(len(ALPHAS))]) for first in (1, 20))
+    each = [slerp(starts[i : i + 1], ends[i : i + 1], (alpha,)) for i, alpha in enumerate(ALPHAS)]
+    assert torch.equal(slerp(starts, ends, ALPHAS), torch.cat(each))
+    same = starts[:1].expand(len(ALPHAS), -1, -1, -1)
+    torch.testing.assert_close(slerp(same, ends, ALPHAS), slerp(starts[:1], ends, ALPHAS), rtol=0, atol=0)
+
+
+def test_one_row_without_an_arc_is_refused_as_all_would_be():
+    starts = torch.cat([noise(1), noise(2)])
+    with pytest.raises(InvalidInput, match="opposite"):
+        slerp(starts, torch.cat([noise(3), -noise(2)]), (0.2, 0.5))
+
+
 def test_half_precision_is_computed_in_double():
     a, b = noise(1, torch.float16), noise(2, torch.float16)
     assert torch.equal(slerp(a, b, ALPHAS), slerp(a.double(), b.double(), ALPHAS).half())

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from morph_pack.morph_core.matching.matches import Matches
 from morph_pack.morph_core.morphing.timeline import timeline
 from morph_pack.nodes import NODE_CLASS_MAPPINGS
 from morph_tests.nodes.graph import PREFIX, conditioning, drag_options, latent, normal, random_lora, run
@@ -108,6 +109,21 @@ def warp(model: Any) -> dict[str, Any]:
     }
 
 
+def layouts(model: Any) -> dict[str, Any]:
+    image = masked(normal(1, 4, 8, 8))
+    return {
+        **{"start": latent(0, size=(8, 8)), "end": latent(1, size=(8, 8)), "start_image": image, "end_image": image},
+        **{"start_positive": conditioning(), "end_positive": conditioning(), "alphas": [*ALPHAS], "strength": 0.5},
+        **{"start_picture": pictures(1, size=32, channels=4), "end_picture": pictures(1, size=32)},
+    }
+
+
+def matches() -> Matches:
+    """MATCHES by which everything moves a little to the right."""
+    affine = torch.tensor([[1, 0, 0.5], [0, 1, 0]], dtype=torch.float64)
+    return Matches(affine, torch.zeros(8, 8, 2, dtype=torch.float64), torch.ones(8, 8), torch.ones(8, 8))
+
+
 def ends() -> dict[str, Any]:
     """mask: of the pictures of these latents, 32 pixels high and 48 wide."""
     return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS], "mask": half(48)[:, :32]}
@@ -146,6 +162,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "FlowEditSampler": lambda model: {"strength": 0.7, "free_end": 0.2, "noises": 2},
     "UniEditSampler": lambda model: {"strength": 0.6, "omega": 5.0},
+    "MatchLayouts": layouts,
     "SlerpLatents": lambda model: ends(),
     "LoraBlend": lambda model: {
         **{"start": random_lora(1), "end": random_lora(2, rank=6)},
@@ -153,7 +170,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "AttentionKVInject": lambda model: {
         **{"alphas": [*ALPHAS], "strength": 0.5, "end_percent": 0.6, "blocks": "up blocks"},
-        **{"frames_per_batch": 2, "mask": half(48)[:, :32]},
+        **{"frames_per_batch": 2, "mask": half(48)[:, :32], "matches": matches()},
     },
     "AdaIN": lambda model: {
         **{**ends(), "frames": {**latent(2, rows=3), "batch_index": [0, 1, 2]}},

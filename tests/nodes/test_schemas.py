@@ -21,6 +21,7 @@ NAMES = {
     "MorphDragEditGuider": "Edit Guider",
     "MorphDragFlowEditSampler": "Flow Edit Sampler",
     "MorphDragUniEditSampler": "Uni-Edit Sampler",
+    "MorphDragMatchLayouts": "Match Layouts",
     "MorphDragSlerpLatents": "Slerp Latents",
     "MorphDragLoraBlend": "LoRA Blend",
     "MorphDragAttentionKVInject": "Attention KV Inject",

@@ -19,6 +19,7 @@ from . import (
     toy_morph,
     toy_morph_exact,
     toy_morph_local,
+    toy_morph_matched,
     toy_morph_quick,
     toy_morph_rescheduled,
     toy_sequence,
@@ -26,8 +27,8 @@ from . import (
 )
 
 MODULES = [
-    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_quick, toy_morph_local, toy_sequence),
-    *(sd15_morph, sdxl_morph),
+    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_quick, toy_morph_matched, toy_morph_local),
+    *(toy_sequence, sd15_morph, sdxl_morph),
     *(
         toy_drag,
         toy_drag_pinned,

@@ -3,14 +3,23 @@
 `tag` ends the names of a pass's nodes where there are several passes.
 """
 
+from dataclasses import replace
+
 from ..description import GREEN, NARROW, RED, Group, Node, Workflow
 from .inversion import SPACING, Spacing, inverted_image
-from .pictures import BLUE_RABBIT, RED_CAT, toy_source
+from .pictures import BLUE_RABBIT, LOW_LEFT_CAT, RED_CAT, RIGHT_MOUSE, toy_source
 from .sampling import decoded, empty_prompt, ksampler
 
+ENDS = (("start", "A"), ("end", "B"))
+MATCHED = (("", "noise"), ("_image", "latent"), ("_positive", "prompt"), ("_picture", "picture"))  # inputs, and nodes
 TOY_ENDS = [
     inverted_image("A", toy_source("A", RED_CAT), 100, 0.001),
     inverted_image("B", toy_source("B", BLUE_RABBIT), 100, 0.001),
+]
+
+APART_ENDS = [
+    inverted_image("A", toy_source("A", LOW_LEFT_CAT), 100, 0.001),
+    inverted_image("B", toy_source("B", RIGHT_MOUSE), 100, 0.001),
 ]
 
 
@@ -47,6 +56,24 @@ def blend(
     ]
     first = [alphas, None, None] if alphas.spans else [None, alphas, None]
     return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
+
+
+def matched_blend(alphas: Node) -> Group:
+    """Match Layouts leads both noises, and what attention sees of the ends, to each frame's layout."""
+    links = {f"{name}{what}": f"{end} {of}" for name, end in ENDS for what, of in MATCHED}
+    layouts = Node(
+        "layouts", "MorphDragMatchLayouts", {"model": "model.MODEL", **links, "alphas": alphas.name}, {}, 340, 240
+    )
+    injection = _injection("", alphas.name, 0)
+    injection = replace(injection, links={**injection.links, "matches": "layouts.MATCHES"})
+    slerp, styled = _noise("", alphas.name, "LATENT")
+    slerp = replace(slerp, links={"start": "layouts.start LATENT", "end": "layouts.end LATENT", "alphas": alphas.name})
+    rows = [
+        [alphas, _loras("", alphas.name), injection],
+        [replace(layouts, spans=True), _prompts("", alphas.name), empty_prompt()],
+        [None, slerp, styled],
+    ]
+    return Group("Match and blend", GREEN, rows)
 
 
 def _loras(tag: str, alphas: str) -> Node:

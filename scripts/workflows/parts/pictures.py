@@ -12,6 +12,8 @@ Source = tuple[list[Node | None], list[Node | None]]  # rows
 
 RED_CAT: Looks = {"animal": "cat", "colour": "red", "mood": "happy", "background": "mint", "seed": 1}
 BLUE_RABBIT: Looks = {"animal": "rabbit", "colour": "blue", "mood": "surprised", "background": "sand", "seed": 2}
+LOW_LEFT_CAT: Looks = {"animal": "cat", "colour": "orange", "mood": "happy", "background": "sky", "seed": 3}
+RIGHT_MOUSE: Looks = {"animal": "mouse", "colour": "green", "mood": "calm", "background": "rose", "seed": 42}
 PURPLE_RABBIT: Looks = {"animal": "rabbit", "colour": "purple", "mood": "calm", "background": "mint", "seed": 7}
 
 
