@@ -64,9 +64,8 @@ def matched_blend(alphas: Node) -> Group:
     layouts = Node(
         "layouts", "MorphDragMatchLayouts", {"model": "model.MODEL", **links, "alphas": alphas.name}, {}, 340, 240
     )
-    injection = _injection("", alphas.name, 0)
-    injection = replace(injection, links={**injection.links, "matches": "layouts.MATCHES"})
-    slerp, styled = _noise("", alphas.name, "LATENT")
+    injection = _injection("", alphas.name, 0, {"matches": "layouts.MATCHES"})
+    slerp, styled = _noise("", alphas.name, "LATENT", {})
     slerp = replace(slerp, links={"start": "layouts.start LATENT", "end": "layouts.end LATENT", "alphas": alphas.name})
     rows = [
         [alphas, _loras("", alphas.name), injection],
