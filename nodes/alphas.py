@@ -6,11 +6,12 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..morph_core.errors import InvalidInput
-from ..morph_core.morphing.alphas import EASINGS, alpha_schedule, reschedule_alphas
+from ..morph_core.morphing.alphas import EASINGS, Alphas, alpha_schedule, reschedule_alphas
 from ..morph_core.morphing.perceptual import METRICS, perceptual_distances
 from ..morph_core.morphing.report import Report
+from ..morph_core.morphing.timeline import Timeline
 from ..morph_core.pictures.perceptual_curve import plot_passes
-from .host.adapters import CATEGORY, AlphasType, alphas_input, progress
+from .host.adapters import CATEGORY, AlphasType, alphas_input, images_batch, progress
 from .host.inputs import checked
 from .host.versions import schema
 
@@ -59,7 +60,7 @@ class RescheduleAlphas(io.ComfyNode):
                 "should look equally large. Sample the morph once more with them (DiffMorpher, section 3.5)."
             ),
             inputs=[
-                io.Image.Input("images", tooltip="The frames of the first pass, in order, as one batch."),
+                io.Image.Input("images", tooltip="The frames of the first pass, as they were sampled, as one batch."),
                 AlphasType.Input("alphas", tooltip="The weights those frames have."),
                 io.Int.Input(
                     "frames", default=0, min=0, max=1024, tooltip="How many weights to return; 0: as many as came in."
@@ -86,13 +87,21 @@ class RescheduleAlphas(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, images: torch.Tensor, alphas: Any, frames: int, metric: str) -> io.NodeOutput:
-        measured = alphas_input(alphas)
+        sequence = alphas if isinstance(alphas, Timeline) else None
+        measured = alphas_input(alphas) if sequence is None else sequence.sampled
         if len(images) != len(measured):
             raise InvalidInput(
                 f"images has {len(images)} frames but alphas has {len(measured)} weights; they must match"
             )
         on_step = progress(len(images) - 1)
-        distances = perceptual_distances(images[..., :3].movedim(-1, 1), metric, on_step).tolist()
-        even = reschedule_alphas(measured, distances, frames or len(measured))
+        pictures = images_batch(images, "images").movedim(-1, 1)
+        distances = perceptual_distances(pictures, metric, on_step).tolist()
+        even: Alphas | Timeline
+        if sequence is None:
+            even = reschedule_alphas(measured, distances, frames or len(measured))
+        elif frames:
+            raise InvalidInput("frames must be 0 for a sequence, whose frames Sequence Schedule counts")
+        else:
+            even = sequence.rescheduled(lambda rows: perceptual_distances(pictures[rows], metric).tolist())
         plot = plot_passes({"images": Report(tuple(distances), measured, metric=metric)})
         return io.NodeOutput(even, plot, ui=ui.PreviewImage(plot, cls=cls))

@@ -34,7 +34,7 @@ def plot_passes(passes: Mapping[str, Report], text: str = "") -> Tensor:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
     _axes(draw, font)
     coloured = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(passes)}
-    for name, report in reversed(passes.items()):  # the first lies on top
+    for name, report in reversed(list(passes.items())):  # the first lies on top
         _pass(draw, font, report, coloured[name])
     marked = {"jump": JUMP} if any(report.jumps for report in passes.values()) else {}
     _legend(draw, font, {**coloured, "even": EVEN, **marked})

@@ -160,6 +160,19 @@ def test_held_frames_are_shown_again() -> None:
         run("ArrangeFrames", images=shown, alphas=alphas)
 
 
+def test_a_sequence_is_rescheduled_segment_by_segment() -> None:
+    """Black to white in uneven greys, then back; a picture is held, and stays where it is."""
+    pictures = keyframes(2)
+    settings = {**SCHEDULE, "frames": "3", "holds": "1, 0", "closed": True}
+    (alphas,) = run("SequenceSchedule", keyframes=pictures, **settings)
+    greys = torch.tensor([0.0, 0.25, 1.0, 0.5])  # at 0, 0.5, 1, 1.5
+    frames = greys[:, None, None, None].expand(-1, 16, 16, 3)
+    (even, _) = run("RescheduleAlphas", images=frames, alphas=alphas, frames=0, metric="laplacian pyramid")
+    assert even.positions == pytest.approx((0.0, 0.0, 0.5 + 0.25 / 0.75 / 2, 1.0, 1.5)) and even.pictures == 2
+    with pytest.raises(InvalidInput, match="^Reschedule Alphas: frames must be 0 for a sequence"):
+        run("RescheduleAlphas", images=frames, alphas=alphas, frames=5, metric="laplacian pyramid")
+
+
 def test_values_come_as_a_list_or_as_a_list_in_a_list() -> None:
     pictures, values = keyframes(3), [0.0, 1.0, 0.25]
     for given in (values, [values]):

@@ -20,11 +20,12 @@ from . import (
     toy_morph_exact,
     toy_morph_quick,
     toy_morph_rescheduled,
+    toy_sequence,
     z_image_morph,
 )
 
 MODULES = [
-    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_quick, sd15_morph, sdxl_morph),
+    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_quick, toy_sequence, sd15_morph, sdxl_morph),
     *(
         toy_drag,
         toy_drag_pinned,
