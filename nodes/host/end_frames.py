@@ -17,11 +17,13 @@ from ...morph_core.attention.end_frames import (
     mix_end_contexts,
     mix_end_tokens,
 )
+from ...morph_core.attention.token_grid import TokenMask
 from ...morph_core.errors import InvalidInput
 from ...morph_core.morphing.alphas import Alphas
 from ...morph_core.sampling.schedule import sigma_after
 from .backbone import unet_config, up_block_of
 from .frame_batches import current_alphas, current_frames, parts_first
+from .masks import PictureMask
 from .named_errors import named
 
 NODE = "Attention KV Inject"
@@ -36,15 +38,20 @@ OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never 
 
 @dataclass(frozen=True)
 class EndFrames:
-    """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows."""
+    """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows.
+
+    mask: where in the picture; None: everywhere.
+    """
 
     alphas: Alphas | None
     strength: float
     end_percent: float
     blocks: str
+    mask: PictureMask | None = None
 
-    def mix_of(self, rows: int, options: dict[str, Any]) -> "EndMix | None":
-        """What is to be done in a call of so many rows; None where its step is none of those in which they act."""
+    def mix_of(self, x: Tensor, options: dict[str, Any]) -> "EndMix | None":
+        """What is to be done in a call with these rows; None where its step is none of those in which they act."""
+        rows = len(x)
         sigma = options["sigmas"].max()
         if not sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent):
             return None
@@ -53,7 +60,7 @@ class EndFrames:
             alphas = first_row_alphas(len(part.frames))
         else:
             alphas = current_alphas(rows, options, self.alphas)
-        return EndMix(rows, alphas, self.strength, part.ends)
+        return EndMix(rows, alphas, self.strength, part.ends, None if self.mask is None else self.mask.on(x))
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,17 @@ class EndMix:
     alphas: Alphas
     strength: float
     ends: Ends | None
+    mask: TokenMask | None
 
     def contexts(self, layer: Hashable, context: Tensor) -> Tensor:
         """What a UNet's layer makes keys or values of."""
-        return mix_end_contexts(context, self.alphas, self.strength, self._of_ends(layer, context))
+        share = None if self.mask is None else self.mask.of(context.shape[1])
+        return mix_end_contexts(context, self.alphas, self.strength, self._of_ends(layer, context), share)
 
-    def tokens(self, layer: Hashable, tokens: Tensor, count: int) -> Tensor:
-        """A transformer's keys or values, of which the last `count` are the image's."""
-        return mix_end_tokens(tokens, count, self.alphas, self.strength, self._of_ends(layer, tokens))
+    def tokens(self, layer: Hashable, tokens: Tensor, image: "ImageTokens") -> Tensor:
+        """A transformer's keys or values, of which the last are the image's."""
+        share = None if self.mask is None else self.mask.of(image.each, image.frames, image.padding)
+        return mix_end_tokens(tokens, image.count, self.alphas, self.strength, self._of_ends(layer, tokens), share)
 
     def _of_ends(self, layer: Hashable, made: Tensor) -> Tensor | None:
         if len(made) != self.rows:
@@ -111,7 +121,7 @@ class EndContexts:
     ) -> Tensor:
         """Around one call of the network: decides once for all its layers."""
         with named(NODE):
-            mix = self.frames.mix_of(len(x), transformer_options)
+            mix = self.frames.mix_of(x, transformer_options)
         options = {**transformer_options, self.key: mix}
         return executor(x, t, c_concat, c_crossattn, control, options, **others)  # type: ignore[no-any-return]
 
@@ -133,14 +143,27 @@ class EndContexts:
         return block_is_chosen(self.frames.blocks, STAGES[stage], block, count)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class ImageTokens:
+    """How many tokens an image is: `each` of its frames, and those that the network adds."""
+
+    frames: int
+    each: int
+    padding: int
+
+    @property
+    def count(self) -> int:
+        return self.frames * self.each + self.padding
+
+
 @dataclass
 class _Tokens:
-    """Of one call of a transformer. image, text: how many tokens, padding included. layer: of `layers`, the next.
+    """Of one call of a transformer. text: how many tokens, padding included. layer: of `layers`, the next.
 
     mix: what is to be done with them, if anything.
     """
 
-    image: int
+    image: ImageTokens
     text: int
     layers: int
     mix: EndMix | None
@@ -183,7 +206,7 @@ class EndTokens:
                     "out, or leave out this node"
                 )
             text = 0 if c_crossattn is None else c_crossattn.shape[1]
-            mix = self.frames.mix_of(len(x), transformer_options)
+            mix = self.frames.mix_of(x, transformer_options)
             tokens = _Tokens(_image_tokens(network, x), _padded(network, text), _attention_layers(network), mix)
         options = {**transformer_options, TOKENS: tokens}
         output: Tensor = executor(x, t, c_concat, c_crossattn, control, options, **others)
@@ -218,11 +241,11 @@ class EndTokens:
 
 def _has_image(q: Tensor, k: Tensor, tokens: _Tokens) -> bool:
     """Whether an attention is one of the image's tokens among themselves, with the text's before them or without."""
-    count = k.shape[-2]
-    return q.shape[-2] == count and count >= tokens.image and (count != tokens.text or count == tokens.image)
+    count, image = k.shape[-2], tokens.image.count
+    return q.shape[-2] == count and count >= image and (count != tokens.text or count == image)
 
 
-def _image_tokens(network: nn.Module, x: Tensor) -> int:
+def _image_tokens(network: nn.Module, x: Tensor) -> ImageTokens:
     """Of a latent (B, C, H, W) or (B, C, T, H, W), padded as the network pads it."""
     patch = getattr(network, "patch_size", None)
     if isinstance(patch, (tuple, list)):
@@ -232,8 +255,8 @@ def _image_tokens(network: nn.Module, x: Tensor) -> int:
             f"model's network, {type(network).__name__}, does not say how many cells a token of the image has; leave "
             "out this node"
         )
-    count = math.prod([*x.shape[2:-2], *(-(-side // patch) for side in x.shape[-2:])])
-    return _padded(network, count)
+    frames, each = math.prod(x.shape[2:-2]), math.prod(-(-side // patch) for side in x.shape[-2:])
+    return ImageTokens(frames, each, _padded(network, frames * each) - frames * each)
 
 
 def _padded(network: nn.Module, tokens: int) -> int:

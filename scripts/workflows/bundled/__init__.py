@@ -18,6 +18,7 @@ from . import (
     toy_flow_morph,
     toy_morph,
     toy_morph_exact,
+    toy_morph_local,
     toy_morph_quick,
     toy_morph_rescheduled,
     toy_sequence,
@@ -25,7 +26,8 @@ from . import (
 )
 
 MODULES = [
-    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_quick, toy_sequence, sd15_morph, sdxl_morph),
+    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_quick, toy_morph_local, toy_sequence),
+    *(sd15_morph, sdxl_morph),
     *(
         toy_drag,
         toy_drag_pinned,

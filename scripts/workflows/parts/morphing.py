@@ -32,15 +32,18 @@ def report(start: str, end: str) -> Node:
     return Node("report", "MorphDragMorphReport", links, {}, 480, room=460)
 
 
-def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0, noise: str = "LATENT") -> Group:
+def blend(
+    title: str, tag: str, alphas: Node, frames_per_batch: int = 0, noise: str = "LATENT", mask: str = ""
+) -> Group:
     """A pass samples frames from blended noise, with blended prompts, by a model with blended LoRAs.
 
-    noise: as what inverted noise is handed on.
+    noise: as what inverted noise is handed on. mask: where the morph takes place; none: everywhere.
     """
+    where = {"mask": mask} if mask else {}
     rows = [
-        [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch)],
+        [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch, where)],
         [_prompts(tag, alphas.name), empty_prompt(tag) if noise == "LATENT" else None],
-        _noise(tag, alphas.name, noise),
+        _noise(tag, alphas.name, noise, where),
     ]
     first = [alphas, None, None] if alphas.spans else [None, alphas, None]
     return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
@@ -52,9 +55,9 @@ def _loras(tag: str, alphas: str) -> Node:
     return Node(f"LoRAs{tag}", "MorphDragLoraBlend", links, width=NARROW)
 
 
-def _injection(tag: str, alphas: str, frames_per_batch: int) -> Node:
+def _injection(tag: str, alphas: str, frames_per_batch: int, where: dict[str, str]) -> Node:
     """Attention KV Inject gives each frame its share of the ends' keys and values, as published."""
-    links = {"model": f"LoRAs{tag}", "alphas": alphas}
+    links = {"model": f"LoRAs{tag}", "alphas": alphas, **where}
     numbers = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks", "frames_per_batch": frames_per_batch}
     return Node(f"patched{tag}", "MorphDragAttentionKVInject", links, numbers)
 
@@ -65,9 +68,9 @@ def _prompts(tag: str, alphas: str) -> Node:
     return Node(f"prompts{tag}", "MorphDragBlendConditioning", links, width=NARROW)
 
 
-def _noise(tag: str, alphas: str, noise: str) -> list[Node]:
+def _noise(tag: str, alphas: str, noise: str, where: dict[str, str]) -> list[Node]:
     """Slerp Latents blends the two noises, and AdaIN their statistics."""
-    ends = {"start": f"A noise.{noise}", "end": f"B noise.{noise}", "alphas": alphas}
+    ends = {"start": f"A noise.{noise}", "end": f"B noise.{noise}", "alphas": alphas, **where}
     blended = Node(f"noise{tag}", "MorphDragSlerpLatents", ends, width=NARROW)
     links = {"frames": f"{blended.name}.{noise}", **ends}
     return [blended, Node(f"styled{tag}", "MorphDragAdaIN", links, {"strength": 1.0})]
