@@ -9,7 +9,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-import morph_pack.nodes.lora as lora_nodes
+import morph_pack.nodes.host.blended_loras as blended_loras
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.lora.blend import StackedLoras
 from morph_pack.morph_core.morphing.alphas import alpha_schedule
@@ -38,7 +38,7 @@ def frames(model: Any, steps: int = STEPS, **settings: Any) -> Tensor:
 
 def held(model: Any) -> list[Any]:
     """What each LoRA Blend of a MODEL has stacked now."""
-    wrappers = model.wrappers[WrappersMP.OUTER_SAMPLE][lora_nodes.KEY]
+    wrappers = model.wrappers[WrappersMP.OUTER_SAMPLE][blended_loras.KEY]
     assert wrappers
     return [wrapper.__self__.stacked for wrapper in wrappers]
 
@@ -67,7 +67,7 @@ def stacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[StackedLoras]]:
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr(lora_nodes, "StackedLoras", Counted)
+    monkeypatch.setattr(blended_loras, "StackedLoras", Counted)
     yield made
 
 

@@ -57,7 +57,7 @@ def defined_widgets(definition: Definition) -> list[Widget]:
     """One for each value in `widgets_values`."""
     widgets: list[Widget] = []
     for name, (kind, options) in defined_inputs(definition).items():
-        if kind in WIDGETS:
+        if kind in WIDGETS and not options.get("forceInput"):
             widgets.append(Widget(name, kind, options))
             widgets += [Widget(name, "", {}) for extra in EXTRA_WIDGETS if options.get(extra)]
     return widgets
