@@ -19,6 +19,7 @@ from benchmarks.runner import arguments, measured, table
 from morph_core.lora.fit import LoraFit
 from morph_core.recipes.image import PreparedImage, prepare_image
 from morph_core.recipes.morph import Morph, morph_prepared
+from morph_core.recipes.morph_settings import quick_morph
 from morph_core.toy.drawing import Drawings
 from morph_core.toy.model import IMAGE_SIZE, Network, ToyModel, load_toy_model
 
@@ -29,6 +30,7 @@ WITH_LORA = replace(SLERP, lora=LORA, reschedule=False)
 WITH_ATTENTION = replace(WITH_LORA, attention=0.6)
 FULL = replace(WITH_ATTENTION, adain=True, reschedule=True)
 EXACT = replace(FULL, exact_ends=True)
+QUICK = quick_morph(FRAMES)
 
 
 def cross_fade(start: Tensor, end: Tensor) -> Tensor:
@@ -56,6 +58,7 @@ def morphs(model: ToyModel, drawings: Drawings, pair: int) -> dict[str, Tensor]:
         "+ LoRA + attention + AdaIN": full.first_pass.frames,
         "full: + rescheduling": full.frames,
         "full, exact ends": morph_prepared(model, *ends, EXACT).frames,
+        "quick": morph_prepared(model, *bare, QUICK).frames,
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d
 
 from .errors import InvalidInput
 
@@ -64,6 +64,49 @@ def free_cells(mask: Tensor, size: tuple[int, int]) -> Tensor:
     if mask.ndim != 4 or mask.shape[:2] != (1, 1):
         raise InvalidInput(f"mask must be of shape (1, 1, H, W), got {tuple(mask.shape)}")
     return adaptive_max_pool2d((mask > 0).float(), size)[0, 0] > 0
+
+
+def soft_cells(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 1, h, w) in 0..1, the mean of each latent cell's pixels. mask, size: as of `free_cells`.
+
+    Raises `InvalidInput` for a mask with values outside 0..1.
+    """
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise InvalidInput(f"mask must have values from 0 to 1, got {mask.min():g} to {mask.max():g}; clamp it first")
+    return adaptive_avg_pool2d(mask.float(), size)
+
+
+def checked_cells(cells: Tensor, latents: Tensor) -> Tensor:
+    """Soft cells (1, 1, h, w) with as many axes as latents (B, C, ..., h, w) have.
+
+    Raises `InvalidInput` when they are of another size.
+    """
+    if cells.ndim != 4 or cells.shape != (1, 1, *latents.shape[-2:]):
+        raise InvalidInput(
+            f"mask must be of shape (1, 1, {latents.shape[-2]}, {latents.shape[-1]}), one number a latent cell, got "
+            f"{tuple(cells.shape)}"
+        )
+    return cells.reshape(*[1] * (latents.ndim - 2), *cells.shape[-2:])
+
+
+def mask_seen_by_vae(mask: Tensor, latent: tuple[int, int], of: str) -> Tensor:
+    """A mask (H, W) or (1, H, W) of the image that a latent is of, as (1, 1, H, W) of the part that the VAE has seen.
+
+    latent: (width, height). of: what the latent is, for errors. Raises `InvalidInput` for several masks, for one that
+    is of no image of that latent, and for one that has nothing but black inside that part though it has outside.
+    """
+    if mask.ndim not in (2, 3) or len(mask.reshape(-1, *mask.shape[-2:])) != 1:
+        raise InvalidInput(f"mask must be one mask (H, W), got shape {tuple(mask.shape)}")
+    width, height = mask.shape[-1], mask.shape[-2]
+    try:
+        crop = seen_by_vae((width, height), latent)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"mask is {width}x{height}, which is no size of an image that {of} of {latent[0]}x{latent[1]} cells is "
+            "of; connect a mask of that image's size"
+        ) from error
+    cropped = masked_crop(mask, crop)
+    return crop.cut(mask.reshape(1, 1, height, width)) if cropped is None else cropped
 
 
 def masked_crop(mask: Tensor, crop: CentreCrop) -> Tensor | None:

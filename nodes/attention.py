@@ -5,12 +5,15 @@ from typing import Any
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..morph_core.attention.end_frames import BLOCKS, check_blocks
+from ..morph_core.errors import InvalidInput
 from .host.adapters import CATEGORY, AlphasType, alphas_input
 from .host.end_frames import EndContexts, EndFrames, EndTokens
 from .host.frame_batches import PARTS, InParts, parts_first
 from .host.inputs import checked
+from .host.masks import PictureMask
 from .host.matches import MatchesType, layouts_input
 from .host.uncompiled import run_uncompiled
 from .host.versions import known, schema
@@ -70,6 +73,14 @@ class AttentionKVInject(io.ComfyNode):
                         "and last, which always go together. 0: all at once. The result is the same."
                     ),
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip=(
+                        "Where a morph takes place: white, grey partly; the rest looks at the first frame. None: "
+                        "everywhere. Connect the same to Slerp Latents, AdaIN and Direct Inversion."
+                    ),
+                ),
                 MatchesType.Input(
                     "matches",
                     optional=True,
@@ -89,13 +100,19 @@ class AttentionKVInject(io.ComfyNode):
         blocks: str,
         alphas: Any = None,
         frames_per_batch: int = 0,
+        mask: Tensor | None = None,
         matches: Any = None,
     ) -> io.NodeOutput:
         check_blocks(blocks)
         frame_alphas = None if alphas is None else alphas_input(alphas)
+        if mask is not None and alphas is None:
+            raise InvalidInput("mask says where a morph takes place, but alphas is empty; connect both or neither")
+        if mask is not None and matches is not None:
+            raise InvalidInput("mask keeps a part of the picture in place, but matches lead all of it; leave one empty")
         layouts = None if matches is None else layouts_input(matches, model, frame_alphas)
         patched = model.clone()
-        frames = EndFrames(frame_alphas, strength, end_percent, blocks, layouts)
+        picture = None if mask is None else PictureMask(mask)
+        frames = EndFrames(frame_alphas, strength, end_percent, blocks, picture, layouts)
         if isinstance(model.model.diffusion_model, UNetModel):
             EndContexts.patch(patched, frames)
         else:

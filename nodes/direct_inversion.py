@@ -1,4 +1,4 @@
-"""Direct Inversion: a row of the sampled batch that ends as the image that was inverted."""
+"""Direct Inversion: rows of the sampled batch that end as the image that was inverted."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..morph_core.crop import free_cells, masked_crop, seen_by_vae
+from ..morph_core.crop import free_cells, mask_seen_by_vae
 from ..morph_core.errors import InvalidInput
 from ..morph_core.sampling import direct_inversion
 from ..morph_core.sampling.trajectory import Trajectory
@@ -16,7 +16,7 @@ from .host.inputs import checked
 from .host.named_errors import named
 from .host.predictions import DIRECT_INVERSION, current_step, wrap_prediction
 from .host.trajectories import TrajectoryType, trajectory_input
-from .host.versions import schema
+from .host.versions import known, schema
 
 NODE = "Direct Inversion"
 LEAD_ASTRAY = "morph_drag_lead_astray"
@@ -36,8 +36,9 @@ class DirectInversion(io.ComfyNode):
             category=f"{CATEGORY}/inversion",
             search_aliases=["inversion", "exact reconstruction", "pin", "PnP inversion"],
             description=(
-                "Puts one row of the sampled batch back on its inversion's trajectory after every step, so that it "
-                "ends as exactly the image that was inverted, whatever the guidance. For KSampler with ddim or euler."
+                "Puts a row of the sampled batch, or all, back on an inversion's trajectory after every step, so that "
+                "it ends as exactly the image that was inverted, whatever the guidance. For KSampler with ddim or "
+                "euler."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with; its other patches stay."),
@@ -54,18 +55,31 @@ class DirectInversion(io.ComfyNode):
                     optional=True,
                     tooltip="White where the row may differ from the image: only the rest is put back. None: all.",
                 ),
+                known(
+                    io.Boolean.Input,
+                    "all_rows",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Put every row back, not only one (row has no effect then): for a morph of a part of the "
+                        "picture, whose mask it is, so that the rest stays the image in every frame."
+                    ),
+                ),
             ],
             outputs=[io.Model.Output("patched_model", display_name="MODEL", tooltip="The model with the patch.")],
         )
 
     @classmethod
     @checked
-    def execute(cls, model: Any, trajectory: Any, row: int, mask: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, trajectory: Any, row: int, mask: Tensor | None = None, all_rows: bool = False
+    ) -> io.NodeOutput:
         inverted = trajectory_input(model, trajectory).trajectory
-        pinned_row = _PinnedRow(inverted, row, _free_cells(mask, inverted))
+        pinned = _PinnedRows(inverted, None if all_rows else row, _free_cells(mask, inverted))
         patched = model.clone()
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, DIRECT_INVERSION, pinned_row.sample)
-        wrap_prediction(patched, DIRECT_INVERSION, pinned_row.predict)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, DIRECT_INVERSION, pinned.sample)
+        wrap_prediction(patched, DIRECT_INVERSION, pinned.predict)
         return io.NodeOutput(patched)
 
 
@@ -73,24 +87,15 @@ def _free_cells(mask: Tensor | None, trajectory: Trajectory) -> Tensor | None:
     """(h, w) of the latent, True for the cells that the mask lets differ; None for none of them."""
     if mask is None:
         return None
-    if mask.ndim not in (2, 3) or len(mask.reshape(-1, *mask.shape[-2:])) != 1:
-        raise InvalidInput(f"mask must be one mask (H, W), got shape {tuple(mask.shape)}")
     height, width = trajectory.latents.shape[-2:]
-    try:
-        crop = seen_by_vae((mask.shape[-1], mask.shape[-2]), (width, height))
-    except InvalidInput as error:
-        raise InvalidInput(
-            f"mask is {mask.shape[-1]}x{mask.shape[-2]}, which is no size of an image that trajectory's latent of "
-            f"{width}x{height} cells is of; connect a mask of that image's size"
-        ) from error
-    cropped = masked_crop(mask, crop)
-    return None if cropped is None else free_cells(cropped, (height, width))
+    seen = mask_seen_by_vae(mask, (width, height), "trajectory's latent")
+    return free_cells(seen, (height, width)) if seen.any() else None
 
 
-class _PinnedRow:
-    """The patches of one row."""
+class _PinnedRows:
+    """The patches of one row, or of all rows where it is None."""
 
-    def __init__(self, trajectory: Trajectory, row: int, free: Tensor | None) -> None:
+    def __init__(self, trajectory: Trajectory, row: int | None, free: Tensor | None) -> None:
         self.trajectory, self.row, self.free = trajectory, row, free
 
     def sample(
@@ -105,11 +110,11 @@ class _PinnedRow:
         denoise_mask: Tensor | None = None,
         *rest: Any,
     ) -> Tensor:
-        """Around a whole sampling run: refuses, before it or at its end, what keeps the row from its trajectory."""
+        """Around a whole sampling run: refuses, before it or at its end, what keeps a row from its trajectory."""
         options = extra["model_options"]["transformer_options"]
         options[LEAD_ASTRAY] = _what_may_lead_astray(executor.class_obj, options.get("wrappers", {}))
         with named(NODE):
-            self._check_unmasked(denoise_mask, self._row_of(noise))
+            self._check_unmasked(denoise_mask, self._rows_of(noise))
         sampled: Tensor = executor(guider, sigmas, extra, callback, noise, latent_image, denoise_mask, *rest)
         if len(sigmas) > 1:
             x = guider.inner_model.model_sampling.noise_scaling(sigmas[-1], torch.zeros_like(sampled), sampled)
@@ -120,38 +125,48 @@ class _PinnedRow:
     def predict(
         self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any = None
     ) -> Tensor:
-        """Around the whole prediction: the row's is replaced by the one that leads where it belongs."""
+        """Around the whole prediction: a row's is replaced by the one that leads where it belongs."""
         denoised: Tensor = executor(x, timestep, model_options, seed)
         with named(NODE):
-            row = self._row_of(x)
+            pinned = dict.fromkeys(self._rows_of(x), self.trajectory)
             step, sigma, next_sigma = current_step(timestep, model_options)
-            correction = direct_inversion.DirectInversion({row: self.trajectory}, self.free)
+            correction = direct_inversion.DirectInversion(pinned, self.free)
             corrected = correction(denoised, x, sigma, next_sigma)
             if step > 0:
                 self._check_on_trajectory(x, sigma, model_options["transformer_options"])
             return corrected
 
-    def _row_of(self, x: Tensor) -> int:
-        if not -len(x) <= self.row < len(x):
+    def _rows_of(self, x: Tensor) -> list[int]:
+        if self.row is not None and not -len(x) <= self.row < len(x):
             raise InvalidInput(f"row is {self.row} but the sampled latent is a batch of {len(x)}")
         shape = self.trajectory.latents.shape
         if x.shape[1:] != shape[2:]:
             inverted, sampled = (f"{s[-1]}x{s[-2]} with {s[-3]} channels" for s in (shape, x.shape))
             raise InvalidInput(f"trajectory is of a latent of {inverted}, the sampled latent is {sampled}")
-        return self.row % len(x)
+        return [*range(len(x))] if self.row is None else [self.row % len(x)]
 
-    def _check_unmasked(self, denoise_mask: Tensor | None, row: int) -> None:
-        if denoise_mask is not None and (denoise_mask[min(row, len(denoise_mask) - 1)] < 1).any():
-            raise InvalidInput(
-                f"the sampled latent has a noise mask, which keeps row {self.row} from its trajectory; remove Set "
-                "Latent Noise Mask, and connect the mask to Direct Inversion"
-            )
+    def _check_unmasked(self, denoise_mask: Tensor | None, rows: list[int]) -> None:
+        if denoise_mask is None:
+            return
+        for row in rows:
+            if (denoise_mask[min(row, len(denoise_mask) - 1)] < 1).any():
+                raise InvalidInput(
+                    f"the sampled latent has a noise mask, which keeps row {self._named(row)} from its trajectory; "
+                    "remove Set Latent Noise Mask, and connect the mask to Direct Inversion"
+                )
 
     def _check_on_trajectory(self, x: Tensor, sigma: Tensor, options: dict[str, Any]) -> None:
-        """Raises unless the row at this sigma is where the step before was to lead it."""
+        """Raises unless the rows at this sigma are where the step before was to lead them."""
         pinned = None if self.free is None else ~self.free
-        if not self.trajectory.drift(x[self.row], sigma.to(x), pinned) <= MAX_DRIFT:  # NaN neither
-            raise InvalidInput(f"row {self.row} is not where it was put: {options[LEAD_ASTRAY]}")
+        rows = self._rows_of(x)
+        drifts = torch.stack([self.trajectory.drift(x[row], sigma.to(x), pinned) for row in rows]).tolist()
+        for row, drift in zip(rows, drifts, strict=True):
+            if not drift <= MAX_DRIFT:  # NaN neither
+                raise InvalidInput(f"row {self._named(row)} is not where it was put: {options[LEAD_ASTRAY]}")
+
+    def _named(self, row: int) -> int:
+        """As the input `row` has it."""
+        return row if self.row is None else self.row
 
 
 def _what_may_lead_astray(sampler: Any, wrappers: dict[str, dict[Any, Any]]) -> str:

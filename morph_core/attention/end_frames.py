@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import InvalidInput
 from ..models.layers import AttentionEdit, AttentionLayer, Stage, edited_attention
 from ..morphing.alphas import Alphas
+from .token_grid import TokenMask
 
 BLOCKS = ("up blocks", "last two up blocks", "all blocks")
 FIRST_LAYER = {"all blocks": 0.0, "up blocks": 0.5, "last two up blocks": 0.75}  # as a share of a transformer's layers
@@ -25,6 +26,7 @@ def mix_end_contexts(
     alphas: Alphas,
     strength: float = 1.0,
     ends: Tensor | None = None,
+    mask: Tensor | None = None,
     aligned: AlignContexts | None = None,
 ) -> Tensor:
     """Replace every frame's attention context by its alpha's mix of the first and the last frame's.
@@ -32,8 +34,9 @@ def mix_end_contexts(
     context: (B, T, D) or (B, heads, T, D), the layer's input, of which keys and values are linear functions, so that
     mixing it is mixing them (eq. 7 of the paper). B = k·len(alphas): k repeats of the same frames, one for each prompt
     that is sampled with them. ends: (k·n, T, D), k repeats whose first and last rows are the ends' contexts; `context`
-    itself where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. aligned: leads the ends'
-    contexts to each frame's layout first. Same shape and dtype out.
+    itself where none is given. strength: 0 leaves the contexts as they are, 1 replaces them. mask: (T, 1) in 0..1, each
+    token's share of alpha, see `TokenMask`; None: 1. aligned: leads
+    the ends' contexts to each frame's layout first. Same shape and dtype out.
     """
     frames = len(alphas)
     if len(context) % frames:
@@ -43,6 +46,8 @@ def mix_end_contexts(
         )
     repeats = context.unflatten(0, (-1, frames))  # (k, F, T, D)
     alpha = torch.tensor(alphas, dtype=context.dtype, device=context.device).reshape(-1, *[1] * (context.ndim - 1))
+    if mask is not None:
+        alpha = alpha * mask.to(alpha)
     of_ends = (context if ends is None else ends).unflatten(0, (len(repeats), -1))
     first, last = of_ends[:, :1], of_ends[:, -1:]
     if aligned:
@@ -52,16 +57,22 @@ def mix_end_contexts(
 
 
 def mix_end_tokens(
-    tokens: Tensor, count: int, alphas: Alphas, strength: float = 1.0, ends: Tensor | None = None
+    tokens: Tensor,
+    count: int,
+    alphas: Alphas,
+    strength: float = 1.0,
+    ends: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """`mix_end_contexts` of the last `count` tokens, the image's where text comes first; each row keeps its own text's.
 
     tokens: keys or values (B, T, D) or (B, heads, T, D), after projection, norm and rotary embedding: all rows have the
-    same positions, so that what is mixed is still linear in them. ends: of the same tokens, (k·n, ...).
+    same positions, so that what is mixed is still linear in them. ends: of the same tokens, (k·n, ...). mask: of the
+    image's tokens, (count, 1).
     """
     text, image = tokens[..., :-count, :], tokens[..., -count:, :]
     of_ends = None if ends is None else ends[..., -count:, :]
-    return torch.cat([text, mix_end_contexts(image, alphas, strength, of_ends)], dim=-2)
+    return torch.cat([text, mix_end_contexts(image, alphas, strength, of_ends, mask)], dim=-2)
 
 
 @dataclass(frozen=True)
@@ -125,19 +136,22 @@ def mixed_self_attention(
     strength: float = 1.0,
     blocks: str = "up blocks",
     ends: Ends | None = None,
+    mask: TokenMask | None = None,
     aligned: AlignContexts | None = None,
 ) -> Iterator[None]:
     """Within this context the chosen blocks' self-attention, or of transformers an image's tokens, see
     `mix_end_contexts`.
 
-    layers: of the whole network. blocks: one of `BLOCKS`. ends: None where the batch has them first and last.
+    layers: of the whole network. blocks: one of `BLOCKS`. ends: None where the batch has them first and last. mask:
+    where the morph takes place; None: everywhere.
     aligned: see `mix_end_contexts`.
     """
     check_blocks(blocks)
 
-    def mixed(part: str, context: Tensor) -> Tensor:
+    def mixed(part: str, context: Tensor, heads: int = 0) -> Tensor:
         of_ends = None if ends is None else ends.of(part, context, len(alphas))
-        return mix_end_contexts(context, alphas, strength, of_ends, aligned)
+        share = None if mask is None else _of_tokens(mask, context, heads)
+        return mix_end_contexts(context, alphas, strength, of_ends, share, aligned)
 
     def edit_of(layer: AttentionLayer) -> AttentionEdit | None:
         def inputs(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,7 +159,7 @@ def mixed_self_attention(
             return x, of_layer, of_layer
 
         def image(tokens: Tensor, name: str) -> Tensor:
-            return mixed(f"{layer.path}.{name}", tokens)
+            return mixed(f"{layer.path}.{name}", tokens, layer.module.heads)  # type: ignore[arg-type]
 
         if layer.kind == "joint":
             return AttentionEdit(image=image) if layer_is_chosen(blocks, layer.block, layer.blocks) else None
@@ -154,3 +168,11 @@ def mixed_self_attention(
 
     with edited_attention(layers, edit_of):
         yield
+
+
+def _of_tokens(mask: TokenMask, context: Tensor, heads: int) -> Tensor | None:
+    """A mask as `mix_end_contexts` takes it. context: (B, T, D), (B, heads, T, D) or (B, T, heads, D)."""
+    if context.ndim == 4 and context.shape[2] == heads:
+        share = mask.of(context.shape[1])
+        return None if share is None else share[:, None]
+    return mask.of(context.shape[-2])

@@ -11,21 +11,31 @@ from ..models.text import Text
 from .alphas import Alphas
 
 
-def blend_text(start: Tensor, end: Tensor, alphas: Alphas) -> Tensor:
+def blend_text(start: Tensor, end: Tensor, alphas: Alphas, middle: Tensor | None = None, weight: float = 1.0) -> Tensor:
     """One embedding a frame: (1, T0, D) and (1, T1, D) to (F, T, D); or pooled, (1, D) to (F, D).
 
     Unequal token lengths are made equal by repeating each prompt whole, which leaves cross-attention to
     either prompt exactly as it was: softmax over every token n times weighs them as over each once.
+    middle: a third prompt, to which each frame's goes by `bump` of its alpha; weight: how far at alpha 0.5, 0..1. A
+    weight of 0 is no third prompt. Raises `InvalidInput` for embeddings of different text encoders.
     """
-    if start.ndim != end.ndim or start.shape[-1] != end.shape[-1] or len(start) != 1 or len(end) != 1:
+    texts = [start, end] if middle is None or weight == 0 else [start, end, middle]
+    if len({(x.ndim, x.shape[-1]) for x in texts}) > 1 or any(len(x) != 1 for x in texts):
+        shapes = [str(tuple(x.shape)) for x in texts]
         raise InvalidInput(
             f"text embeddings must be of one prompt each and from the same text encoder, "
-            f"got shapes {tuple(start.shape)} and {tuple(end.shape)}"
+            f"got shapes {', '.join(shapes[:-1])} and {shapes[-1]}"
         )
-    if start.ndim == 3:
-        start, end = as_long([start, end])
-    alpha = torch.tensor(alphas, dtype=start.dtype, device=start.device)
-    return torch.lerp(start, end.to(start), alpha.reshape(-1, *[1] * (start.ndim - 1)))
+    first, last, *third = (x.to(start) for x in (as_long(texts) if start.ndim == 3 else texts))
+    blend = torch.lerp(first, last, _by_frame(alphas, first))
+    return torch.lerp(blend, third[0], _by_frame(bump(alphas, weight), first)) if third else blend
+
+
+def bump(alphas: Alphas, weight: float) -> tuple[float, ...]:
+    """4·alpha·(1 − alpha)·weight: 0 at the ends, `weight` at 0.5. Raises `InvalidInput` for a weight outside 0..1."""
+    if not 0 <= weight <= 1:
+        raise InvalidInput(f"the weight of the middle text must be between 0 and 1, got {weight}")
+    return tuple(4 * alpha * (1 - alpha) * weight for alpha in alphas)
 
 
 def as_long(embeddings: Sequence[Tensor]) -> list[Tensor]:
@@ -34,17 +44,26 @@ def as_long(embeddings: Sequence[Tensor]) -> list[Tensor]:
     return [embedding.repeat(1, tokens // embedding.shape[1], 1) for embedding in embeddings]
 
 
-def blended(start: Text, end: Text, alphas: Alphas) -> Text:
-    """One text a frame, of two of one row each; everything that both have is blended as `blend_text` has it.
+def _by_frame(numbers: Alphas, like: Tensor) -> Tensor:
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 1))
 
-    Raises `InvalidInput` when one has what the other has not.
+
+def blended(start: Text, end: Text, alphas: Alphas, middle: Text | None = None, weight: float = 1.0) -> Text:
+    """One text a frame, of texts of one row each; everything that all have is blended as `blend_text` has it.
+
+    Raises `InvalidInput` when one has what another has not.
     """
-    context = blend_text(start.context, end.context, alphas)
-    pooled, sizes = (_both(getattr(start, name), getattr(end, name), name, alphas) for name in ("pooled", "sizes"))
-    return Text(context, pooled, sizes)
+    texts = [start, end] if middle is None else [start, end, middle]
 
+    def blend(name: str) -> Tensor | None:
+        parts = [getattr(text, name) for text in texts]
+        there = [part for part in parts if part is not None]
+        if there and len(there) < len(parts):
+            raise InvalidInput(f"one text has {name}, another has not; take all from one model's text encoders")
+        return of(there) if there else None
 
-def _both(start: Tensor | None, end: Tensor | None, name: str, alphas: Alphas) -> Tensor | None:
-    if (start is None) != (end is None):
-        raise InvalidInput(f"one text has {name}, the other has not; take both from one model's text encoders")
-    return None if start is None or end is None else blend_text(start, end, alphas)
+    def of(parts: list[Tensor]) -> Tensor:
+        third = parts[2] if len(parts) > 2 else None
+        return blend_text(parts[0], parts[1], alphas, third, weight)
+
+    return Text(of([text.context for text in texts]), blend("pooled"), blend("sizes"))

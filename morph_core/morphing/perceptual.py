@@ -27,6 +27,13 @@ def laplacian_pyramid_distances(frames: Tensor) -> Tensor:
     return torch.stack(per_band).mean(0)
 
 
+def _laplacian_pyramid_pairs(frames: Tensor) -> Tensor:
+    """Distance of each frame to each: (F, F)."""
+    bands = _contrast_bands(frames.float())
+    rows = [[(band - band[i]).square().mean((1, 2, 3)).sqrt() for band in bands] for i in range(len(frames))]
+    return torch.stack([torch.stack(row).mean(0) for row in rows])
+
+
 def _contrast_bands(images: Tensor) -> list[Tensor]:
     """A Laplacian pyramid, every band but the last divided by its local mean magnitude."""
     bands: list[Tensor] = []
@@ -107,3 +114,20 @@ def perceptual_distances(
         raise InvalidInput(f"{name} must be at least 8 pixels wide and high, got {tuple(frames.shape[-2:])}")
     with torch.no_grad():
         return METRICS[metric](frames, on_step)
+
+
+def perceptual_distances_of_pairs(frames: Tensor, metric: str = "laplacian pyramid") -> Tensor:
+    """Distance of each frame to each later one: (F, 3, H, W) in 0..1 to (F, F), of which the rest does not count.
+
+    The same numbers as `perceptual_distances`, which says what is refused. LPIPS takes F·(F − 1)/2 runs of its network.
+    """
+    perceptual_distances(frames[:2], metric)
+    with torch.no_grad():
+        if metric == "laplacian pyramid":
+            return _laplacian_pyramid_pairs(frames)
+        distances = torch.zeros(len(frames), len(frames))
+        for i in range(len(frames) - 1):
+            later = frames[i + 1 :]
+            there_and_back = torch.stack([frames[i].expand_as(later), later], dim=1).flatten(0, 1)
+            distances[i, i + 1 :] = METRICS[metric](there_and_back, None)[::2]
+        return distances

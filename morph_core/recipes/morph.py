@@ -11,12 +11,16 @@ from torch import Tensor
 
 from ..errors import InvalidInput
 from ..models.latent_diffusion import LatentDiffusion
+from ..models.text import Text
 from ..morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
 from ..morphing.perceptual import perceptual_distances
+from ..morphing.report import Report
 from .image import PreparedImage, prepare_image
 from .keyframe import Frame, keyframes_of
+from .local_mask import LocalMask
 from .morph_frames import MorphFrames
 from .morph_settings import Morph as Morph
+from .search import searched_alphas
 from .stages import OnStage
 
 
@@ -32,6 +36,12 @@ class MorphResult:
     alphas: Alphas
     distances: Tensor
     first_pass: "MorphResult | None" = None
+    metric: str = "laplacian pyramid"
+
+    @property
+    def report(self) -> Report:
+        """How even the steps are, and where the picture changes at once."""
+        return Report(tuple(self.distances.tolist()), self.alphas, metric=self.metric)
 
 
 def morph(
@@ -40,10 +50,14 @@ def morph(
     captions: tuple[str, str],
     config: Morph | None = None,
     on_stage: OnStage | None = None,
+    mask: Tensor | None = None,
+    middle: str | None = None,
 ) -> MorphResult:
     """Morph one image into another.
 
     images: two of (1, 3, H, W) in 0..1, of one size. captions: what each shows; DiffMorpher works with equal ones.
+    mask: (1, 1, H, W) in 0..1, where the morph takes place: what is 0 stays the first image; None: everywhere. middle:
+    a third caption, which the frames between lean towards, see `Morph.middle_weight`.
     """
     config = config or Morph()
     perceptual_distances(torch.zeros(2, 3, 64, 64), config.metric)  # fails before the work, not after it
@@ -54,7 +68,8 @@ def morph(
         prepare_image(model, image, caption, config.lora, on_stage)
         for image, caption in zip(images, captions, strict=True)
     )
-    return morph_prepared(model, start, end, config, on_stage)
+    text = None if middle is None else model.encode_text([middle], (images[0].shape[2], images[0].shape[3]))
+    return morph_prepared(model, start, end, config, on_stage, mask, text)
 
 
 @torch.no_grad()
@@ -64,22 +79,31 @@ def morph_prepared(
     end: PreparedImage,
     config: Morph,
     on_stage: OnStage | None = None,
+    mask: Tensor | None = None,
+    middle: Text | None = None,
 ) -> MorphResult:
-    """The morph between two prepared images, with a second pass at rescheduled alphas if the config says so.
+    """The morph between two prepared images, rescheduled if the config says so.
 
-    The second pass samples no frame again that the first has at the same alpha, such as the ends.
+    No frame is sampled again that the first pass has at the same alpha, such as the ends.
     """
+    if mask is not None and config.correspondence:
+        raise InvalidInput("mask keeps a part of the picture in place, but correspondence leads all of it; use one")
+    local = None if mask is None else LocalMask(mask, start.latent)
     ends = keyframes_of(model, [start, end], config, on_stage)
     keep = config.reschedule and config.first_pass_stride == 1
-    frames = MorphFrames(model, ends[0], ends[1], config, on_stage, keep)
+    frames = MorphFrames(model, ends[0], ends[1], config, on_stage, keep, local, middle)
     alphas = alpha_schedule(config.frames)
     if not config.reschedule:
         return _measured(frames.at(alphas), alphas, config)
     first = _measured(frames.at(alphas, config.first_pass_stride), alphas, config)
-    alphas = reschedule_alphas(alphas, first.distances.tolist(), config.frames)
+    if config.rescheduling == "search":
+        alphas = searched_alphas(frames, config.frames, config.metric)
+    else:
+        alphas = reschedule_alphas(alphas, first.distances.tolist(), config.frames)
     return replace(_measured(frames.at(alphas), alphas, config), first_pass=first)
 
 
 def _measured(frames: Sequence[Frame], alphas: Alphas, config: Morph) -> MorphResult:
     latents, pictures = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("latent", "picture"))
-    return MorphResult(pictures, latents, alphas, perceptual_distances(pictures, config.metric))
+    distances = perceptual_distances(pictures, config.metric)
+    return MorphResult(pictures, latents, alphas, distances, metric=config.metric)

@@ -1,6 +1,6 @@
 """The frames of a morph, each sampled once, however many passes ask for it."""
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..attention.end_frames import Ends, mixed_self_attention
 from ..lora.blend import StackedLoras
 from ..matching.aligned import AlignedEnds
 from ..models.latent_diffusion import LatentDiffusion
+from ..models.text import Text
 from ..morphing.adain import adain
 from ..morphing.alphas import Alphas
 from ..morphing.blend_text import blended
@@ -18,10 +19,11 @@ from ..morphing.slerp import slerp
 from ..sampling import ddim
 from ..sampling.direct_inversion import DirectInversion
 from ..sampling.schedule import sigma_after
-from ..sampling.trajectory import Trajectory, strided
+from ..sampling.trajectory import strided
 from .image import lora_layers
 from .keyframe import Frame, Keyframe, morph_sigmas
 from .layouts import aligned_ends
+from .local_mask import LocalMask
 from .morph_settings import Morph
 from .stages import OnStage, stage_reporter
 
@@ -46,8 +48,13 @@ class MorphFrames:
         config: Morph,
         on_stage: OnStage | None = None,
         keep: bool = True,
+        local: LocalMask | None = None,
+        middle: Text | None = None,
     ) -> None:
-        """keep: whether there may be another pass, or another segment that begins or ends with one of them."""
+        """keep: whether there may be another pass, or another segment that begins or ends with one of them.
+
+        local: where the morph takes place; None: everywhere. middle: a third text, see `blend_text`.
+        """
         self.model, self.ends, self.config, self.on_stage = model, (start, end), config, on_stage
         self.sigmas = morph_sigmas(model, config, start.image.latent)
         self._texts = (start.image.text, end.image.text)
@@ -56,7 +63,7 @@ class MorphFrames:
         of_start, of_end = (lora_layers(model, each.image) for each in self.ends)
         self._loras = StackedLoras(of_start, of_end, config.lora_blend)
         self._frames = {float(which): each.frame for which, each in enumerate(self.ends) if each.frame is not None}
-        self._keeps = keep
+        self._keeps, self._local, self._middle = keep, local, middle
 
     @cached_property
     def _aligned(self) -> AlignedEnds | None:
@@ -81,11 +88,14 @@ class MorphFrames:
             return {}
         start, end = (keyframe.trajectory.noise for keyframe in self.ends)
         noises = self._aligned.latents(start, end, alphas) if self._aligned else (start, end)
-        x = slerp(*noises, alphas)
+        cells = None if self._local is None else self._local.cells
+        x = slerp(*noises, alphas, cells)
         if self.config.adain:
-            x = adain(x, start, end, alphas)
+            x = adain(x, start, end, alphas, mask=cells)
         latents = self.sample(x, alphas, stride)
         pictures = self.model.decode_latents(latents)
+        if self._local is not None:
+            pictures = self._local.pasted(pictures, self.model.decode_latents(self.ends[0].image.latent))
         return {alpha: Frame(latents[row : row + 1], pictures[row : row + 1]) for row, alpha in enumerate(alphas)}
 
     @torch.no_grad()
@@ -97,7 +107,7 @@ class MorphFrames:
         ends = {which: alphas.index(float(which)) for which in self._unkept(stride)}
         parts = parted(len(alphas), self.config.frames_per_batch, sorted(ends.values()))
         alphas_of = [tuple(alphas[row] for row in rows) for rows in parts]
-        denoisers = [self.model.backbone.denoiser(blended(*self._texts, part)) for part in alphas_of]
+        denoisers = [self.model.backbone.denoiser(self._text(part)) for part in alphas_of]
         order = torch.tensor([row for rows in parts for row in rows], device=x.device).argsort()
         is_plain = len(parts) == 1 and len(ends) == 2 and not self._keeps
 
@@ -111,23 +121,34 @@ class MorphFrames:
                     if is_mixed:
                         here = {which: rows.index(row) for which, row in ends.items() if row in rows}
                         of_ends = None if is_plain else Ends(0, 1, here, made)
-                        blocks = self.config.attention_blocks
-                        aligned = self._aligned.contexts_of(x.shape[-2:]) if self._aligned else None
-                        mixed = mixed_self_attention(self._layers, part, 1.0, blocks, of_ends, aligned)
-                        patches.enter_context(mixed)
+                        patches.enter_context(self._mixed(part, of_ends))
                     outputs.append(plain(x[rows], sigma))
             if stride == 1 and self._keeps:
                 self._keep(sigma.item(), made)
             return torch.cat(outputs)[order]
 
         sigmas = self.sigmas[strided(len(self.sigmas) - 1, stride)]
-        corrections = [DirectInversion(self._pinned(alphas, stride))] if self.config.exact_ends else []
+        corrections = self._corrections(alphas, stride)
         x = ddim.sample(denoise, x, sigmas, stage_reporter(self.on_stage, "sampling frames"), corrections)
         return x / self.model.backbone.schedule.scale(sigmas[-1])
 
-    def _pinned(self, alphas: Alphas, stride: int) -> dict[int, Trajectory]:
-        ways = enumerate(keyframe.trajectory for keyframe in self.ends)
-        return {alphas.index(float(which)): way.every(stride) for which, way in ways if float(which) in alphas}
+    def _text(self, alphas: Alphas) -> Text:
+        return blended(*self._texts, alphas, self._middle, self.config.middle_weight)
+
+    def _mixed(self, alphas: Alphas, ends: Ends | None) -> AbstractContextManager[None]:
+        mask = None if self._local is None else self._local.tokens
+        size = self.ends[0].image.latent.shape[-2:]
+        aligned = self._aligned.contexts_of(size) if self._aligned else None
+        return mixed_self_attention(self._layers, alphas, 1.0, self.config.attention_blocks, ends, mask, aligned)
+
+    def _corrections(self, alphas: Alphas, stride: int) -> list[ddim.Correction]:
+        if self._local is None and not self.config.exact_ends:
+            return []
+        start, end = (keyframe.trajectory.every(stride) for keyframe in self.ends)
+        if self._local is not None:
+            return self._local.corrections(alphas, start, end, self.config.exact_ends)
+        pinned = {alphas.index(which): way for which, way in ((0.0, start), (1.0, end)) if which in alphas}
+        return [DirectInversion(pinned)]
 
     def _kept(self, sigma: float) -> Made:
         return {

@@ -7,7 +7,10 @@ from ..errors import InvalidInput
 from ..lora.blend import check_blend
 from ..lora.fit import LoraFit
 from ..morphing.alphas import alpha_schedule
+from ..morphing.blend_text import bump
 from ..sampling.schedule import check_share
+
+RESCHEDULINGS = ("path", "search")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,17 @@ class Morph:
     attention_blocks: str = "up blocks"
     adain: bool = True
     reschedule: bool = True
+    rescheduling: str = "path"
+    """How: one of `RESCHEDULINGS`. "path", as published, samples a second pass, spaced evenly along the first one's
+    path. "search" samples as many frames, each in the middle of the longest steps so far, and shows the most even."""
     first_pass_stride: int = 1
     """How many steps the pass that rescheduling measures takes as one: above 1 it costs less and measures less well."""
     frames_per_batch: int = 0
     """So many frames go through the network at a time, after the first and last; 0: all at once."""
     exact_ends: bool = False
     """Hold the first and last frame to their inversions (Direct Inversion): they are the images then."""
+    middle_weight: float = 1.0
+    """How far the frame at alpha 0.5 goes to the middle text, where there is one; 0..1."""
     correspondence: bool = False
     """Lead both ends to each frame's layout first, by matches of the model's own features: see `matching`."""
     metric: str = "laplacian pyramid"
@@ -45,8 +53,21 @@ class Morph:
         check_blend(self.lora_blend)
         check_blocks(self.attention_blocks)
         check_share(self.attention)
+        if self.rescheduling not in RESCHEDULINGS:
+            raise InvalidInput(f"rescheduling must be one of {', '.join(RESCHEDULINGS)}; got {self.rescheduling!r}")
+        if self.rescheduling == "search" and self.first_pass_stride > 1:
+            raise InvalidInput("a search shows frames of its first pass, too: first_pass_stride must be 1")
+        bump((), self.middle_weight)
         if self.first_pass_stride < 1 or self.frames_per_batch < 0:
             raise InvalidInput(
                 f"first_pass_stride must be 1 or more and frames_per_batch not negative, got {self.first_pass_stride} "
                 f"and {self.frames_per_batch}"
             )
+
+
+def quick_morph(frames: int = 16) -> Morph:
+    """A morph without fits, in 20 steps: a quarter of what the full method asks of the network, see docs/morph.md.
+
+    The ends are held to their inversions, so that they are the images although no LoRA knows them.
+    """
+    return Morph(frames, steps=20, lora=None, attention=0, adain=False, exact_ends=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from .image import PreparedImage, prepare_image
 from .keyframe import Frame, Keyframe, keyframes_of
 from .morph_frames import MorphFrames
 from .morph_settings import Morph
+from .search import searched_alphas
 from .stages import OnStage
 
 
@@ -66,8 +68,9 @@ def sequence_prepared(
     """The sequence of prepared images, segment by segment; each image is inverted once, each frame sampled once.
 
     With `config.reschedule` each segment is measured by a first pass of `config.frames` at even alphas, and a position
-    then says how much of its segment's path a frame has gone. The config's attention, LoRAs, AdaIN and exact ends act
-    between the two pictures of a segment.
+    then says how much of its segment's path a frame has gone. `rescheduling="search"` is for segments of even
+    positions; others are measured as by "path". The config's attention, LoRAs, AdaIN and exact ends act between the two
+    pictures of a segment.
     """
     keyframes = keyframes_of(model, images, config, on_stage)
     shown: dict[float, Frame] = {}
@@ -92,6 +95,8 @@ def sequence_prepared(
 
 def _rescheduled(frames: MorphFrames, places: Alphas, config: Morph) -> Alphas:
     """The alphas at which these shares of a segment's path have been gone."""
+    if config.rescheduling == "search" and np.allclose(places, alpha_schedule(len(places) + 2)[1:-1]):
+        return searched_alphas(frames, len(places) + 2, config.metric)[1:-1]
     even = alpha_schedule(config.frames)
     measured = frames.at(even, config.first_pass_stride)
     distances = perceptual_distances(torch.cat([frame.picture for frame in measured]), config.metric)

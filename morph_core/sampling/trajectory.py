@@ -78,5 +78,5 @@ class Trajectory:
         point = int((self.sigmas.to(sigma) - sigma).abs().argmin())
         error = x - self.latents[point, 0].to(x)
         if cells is not None:
-            error = error[:, cells.to(x.device)]
+            error = error[..., cells.to(x.device)]
         return (error.square().sum() / max(1, error.numel())).sqrt() / self.schedule.scale(sigma).to(x)

@@ -18,12 +18,14 @@ from ...morph_core.attention.end_frames import (
     mix_end_contexts,
     mix_end_tokens,
 )
+from ...morph_core.attention.token_grid import TokenMask
 from ...morph_core.errors import InvalidInput
 from ...morph_core.matching.aligned import AlignedEnds
 from ...morph_core.morphing.alphas import Alphas
 from ...morph_core.sampling.schedule import sigma_after
 from .backbone import unet_config, up_block_of
 from .frame_batches import current_alphas, current_frames, parts_first
+from .masks import PictureMask
 from .named_errors import named
 
 NODE = "Attention KV Inject"
@@ -40,6 +42,7 @@ OF_TEXT = ("context", "siglip")  # how the lists of blocks are named that never 
 class EndFrames:
     """What is mixed, how strongly, in which share of the steps and where. alphas: None for a drag's rows.
 
+    mask: where in the picture; None: everywhere.
     layouts: by which the ends are led to each frame's layout first; of UNets alone.
     """
 
@@ -47,20 +50,22 @@ class EndFrames:
     strength: float
     end_percent: float
     blocks: str
+    mask: PictureMask | None = None
     layouts: AlignedEnds | None = None
 
     def mix_of(self, x: Tensor, options: dict[str, Any]) -> "EndMix | None":
-        """What is to be done in a call with x (B, ..., h, w); None where its step is none of those that they act in."""
+        """What is to be done in a call with these rows; None where its step is none of those in which they act."""
+        rows = len(x)
         sigma = options["sigmas"].max()
         if not sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent):
             return None
-        rows, part = len(x), current_frames(len(x), options)
+        part = current_frames(rows, options)
         if self.alphas is None:
             alphas = first_row_alphas(len(part.frames))
         else:
             alphas = current_alphas(rows, options, self.alphas)
         aligned = self.layouts.contexts_of(x.shape[-2:]) if self.layouts else None
-        return EndMix(rows, alphas, self.strength, part.ends, aligned)
+        return EndMix(rows, alphas, self.strength, part.ends, None if self.mask is None else self.mask.on(x), aligned)
 
 
 @dataclass(frozen=True)
@@ -71,15 +76,18 @@ class EndMix:
     alphas: Alphas
     strength: float
     ends: Ends | None
+    mask: TokenMask | None
     aligned: AlignContexts | None = None
 
     def contexts(self, layer: Hashable, context: Tensor) -> Tensor:
         """What a UNet's layer makes keys or values of."""
-        return mix_end_contexts(context, self.alphas, self.strength, self._of_ends(layer, context), self.aligned)
+        share = None if self.mask is None else self.mask.of(context.shape[1])
+        return mix_end_contexts(context, self.alphas, self.strength, self._of_ends(layer, context), share, self.aligned)
 
-    def tokens(self, layer: Hashable, tokens: Tensor, count: int) -> Tensor:
-        """A transformer's keys or values, of which the last `count` are the image's."""
-        return mix_end_tokens(tokens, count, self.alphas, self.strength, self._of_ends(layer, tokens))
+    def tokens(self, layer: Hashable, tokens: Tensor, image: "ImageTokens") -> Tensor:
+        """A transformer's keys or values, of which the last are the image's."""
+        share = None if self.mask is None else self.mask.of(image.each, image.frames, image.padding)
+        return mix_end_tokens(tokens, image.count, self.alphas, self.strength, self._of_ends(layer, tokens), share)
 
     def _of_ends(self, layer: Hashable, made: Tensor) -> Tensor | None:
         if len(made) != self.rows:
@@ -141,14 +149,27 @@ class EndContexts:
         return block_is_chosen(self.frames.blocks, STAGES[stage], block, count)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class ImageTokens:
+    """How many tokens an image is: `each` of its frames, and those that the network adds."""
+
+    frames: int
+    each: int
+    padding: int
+
+    @property
+    def count(self) -> int:
+        return self.frames * self.each + self.padding
+
+
 @dataclass
 class _Tokens:
-    """Of one call of a transformer. image, text: how many tokens, padding included. layer: of `layers`, the next.
+    """Of one call of a transformer. text: how many tokens, padding included. layer: of `layers`, the next.
 
     mix: what is to be done with them, if anything.
     """
 
-    image: int
+    image: ImageTokens
     text: int
     layers: int
     mix: EndMix | None
@@ -226,11 +247,11 @@ class EndTokens:
 
 def _has_image(q: Tensor, k: Tensor, tokens: _Tokens) -> bool:
     """Whether an attention is one of the image's tokens among themselves, with the text's before them or without."""
-    count = k.shape[-2]
-    return q.shape[-2] == count and count >= tokens.image and (count != tokens.text or count == tokens.image)
+    count, image = k.shape[-2], tokens.image.count
+    return q.shape[-2] == count and count >= image and (count != tokens.text or count == image)
 
 
-def _image_tokens(network: nn.Module, x: Tensor) -> int:
+def _image_tokens(network: nn.Module, x: Tensor) -> ImageTokens:
     """Of a latent (B, C, H, W) or (B, C, T, H, W), padded as the network pads it."""
     patch = getattr(network, "patch_size", None)
     if isinstance(patch, (tuple, list)):
@@ -240,8 +261,8 @@ def _image_tokens(network: nn.Module, x: Tensor) -> int:
             f"model's network, {type(network).__name__}, does not say how many cells a token of the image has; leave "
             "out this node"
         )
-    count = math.prod([*x.shape[2:-2], *(-(-side // patch) for side in x.shape[-2:])])
-    return _padded(network, count)
+    frames, each = math.prod(x.shape[2:-2]), math.prod(-(-side // patch) for side in x.shape[-2:])
+    return ImageTokens(frames, each, _padded(network, frames * each) - frames * each)
 
 
 def _padded(network: nn.Module, tokens: int) -> int:

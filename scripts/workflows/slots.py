@@ -54,7 +54,7 @@ def _add_input(slots: Slots, name: str, kind: str | list[Any], options: Mapping[
     """An input becomes a socket, or a widget with its default and the further widgets that it brings."""
     choices = kind if isinstance(kind, list) else options.get("options", [])
     kind = "COMBO" if isinstance(kind, list) else kind
-    if kind not in WIDGETS:
+    if kind not in WIDGETS or options.get("forceInput"):
         slots.sockets[name] = kind
         return
     slots.widgets[name] = kind

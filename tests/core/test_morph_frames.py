@@ -15,6 +15,7 @@ from morph_pack.morph_core.recipes.image import PreparedImage, inverted, inverte
 from morph_pack.morph_core.recipes.keyframe import keyframes_of
 from morph_pack.morph_core.recipes.morph import morph_prepared
 from morph_pack.morph_core.recipes.morph_frames import MorphFrames, parted
+from morph_pack.morph_core.recipes.morph_settings import quick_morph
 from morph_pack.morph_core.sampling.schedule import FlowMatching, flow_train_sigmas
 from morph_tests.core.morphs import FULL, small_model, two_ends
 from morph_tests.core.test_flux import new_transformer
@@ -296,3 +297,9 @@ def test_impossible_settings_are_refused(change):
     ((_, value),) = change.items()
     with pytest.raises(InvalidInput, match=f"first_pass_stride must be 1 .* got .*{value}"):
         replace(SIX, **change)
+
+
+def test_a_quick_morph_asks_for_20_rows_an_end_and_for_every_frame_between_as_many_in_each_pass(model, ends):
+    calls = watched(model)
+    morph_prepared(model, *(replace(end, lora={}) for end in ends), quick_morph(5))
+    assert sum(rows_of(calls)) == 20 * (2 + 5 + 3)

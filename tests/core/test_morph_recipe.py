@@ -10,6 +10,7 @@ from morph_pack.morph_core.lora.fit import LoraFit, fit_lora
 from morph_pack.morph_core.models.unet import UnetBackbone
 from morph_pack.morph_core.recipes.image import PreparedImage, prepare_image
 from morph_pack.morph_core.recipes.morph import Morph, morph, morph_prepared
+from morph_pack.morph_core.recipes.morph_settings import quick_morph
 from morph_pack.morph_core.sampling.schedule import VariancePreserving, sigmas_of
 from morph_tests.core.morphs import (
     ALPHAS,
@@ -167,3 +168,12 @@ def test_exact_ends_are_the_images_and_the_frames_between_are_still_the_morphs(m
             for on in (False, True)
         ]
         assert torch.equal(*alone)
+
+
+def test_the_quick_morph_fits_nothing_and_ends_in_the_images(model):
+    calls, images = [], (picture(1), picture(2))
+    result = morph(model, images, CAPTIONS, quick_morph(4), lambda *call: calls.append(call))
+    assert {stage for stage, _, _ in calls} == {"inverting", "sampling frames"}
+    expected = torch.cat([model.encode_images(image) for image in images])
+    torch.testing.assert_close(result.latents[[0, -1]], expected, rtol=0, atol=1e-5)
+    assert len(result.frames) == 4

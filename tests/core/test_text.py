@@ -79,3 +79,52 @@ def test_embeddings_that_do_not_go_together_are_refused_and_shown(start, end):
     with pytest.raises(InvalidInput) as refusal:
         blend_text(start, end, ALPHAS)
     assert str(tuple(start.shape)) in str(refusal.value) and str(tuple(end.shape)) in str(refusal.value)
+
+
+MIDDLE_ALPHAS = (0.0, 0.25, 0.5, 0.9, 1.0)
+LENGTHS = [(5, 5, 5), (4, 6, 3), (7, 7, 11), (77, 154, 77)]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_a_middle_text_of_weight_0_is_none(lengths):
+    start, end, middle = (embedding(tokens, seed) for seed, tokens in enumerate(lengths))
+    plain = blend_text(start, end, MIDDLE_ALPHAS)
+    assert torch.equal(blend_text(start, end, MIDDLE_ALPHAS, middle, 0.0), plain)
+    assert torch.equal(blend_text(start, end, MIDDLE_ALPHAS, None, 1.0), plain)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_of_weight_1_the_middle_frame_attends_to_the_middle_text_and_the_ends_to_theirs(lengths):
+    start, end, middle = (embedding(tokens, seed) for seed, tokens in enumerate(lengths))
+    blended = blend_text(start, end, MIDDLE_ALPHAS, middle)
+    for row, text in ((0, start), (2, middle), (4, end)):
+        repeats = blended.shape[1] // text.shape[1]
+        assert torch.equal(blended[row : row + 1], text.repeat(1, repeats, 1))
+        torch.testing.assert_close(attend(blended[row : row + 1]), attend(text), rtol=0, atol=1e-5)
+
+
+def test_no_more_tokens_than_three_need():
+    middle = embedding(3, 3)
+    assert blend_text(embedding(4, 1), embedding(6, 2), ALPHAS, middle).shape[1] == 12
+    assert blend_text(embedding(4, 1), embedding(6, 2), ALPHAS, embedding(5, 3)).shape[1] == 60
+
+
+def test_the_middle_text_weighs_as_a_bump():
+    start, end, middle = (embedding(5, seed) for seed in range(3))
+    plain, blended = (blend_text(start, end, MIDDLE_ALPHAS, *more) for more in ((), (middle, 0.6)))
+    for row, share in enumerate((0, 0.6 * 0.75, 0.6, 0.6 * 0.36, 0)):
+        torch.testing.assert_close(blended[row], (1 - share) * plain[row] + share * middle[0])
+
+
+def test_pooled_embeddings_have_a_middle_too():
+    start, end, middle = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, -2.0]]), torch.tensor([[10.0, 10.0]])
+    assert blend_text(start, end, (0.0, 0.5, 1.0), middle).tolist() == [[1, 2], [10, 10], [3, -2]]
+
+
+def test_a_middle_text_of_another_encoder_and_weights_out_of_range_are_refused():
+    start, end = embedding(5, 1), embedding(5, 2)
+    with pytest.raises(InvalidInput, match=r"same text encoder.*\(1, 5, 24\)"):
+        blend_text(start, end, ALPHAS, embedding(5, 3, width=24))
+    for weight in (-0.1, 1.5, float("nan")):
+        with pytest.raises(InvalidInput, match="middle text must be between 0 and 1, got"):
+            blend_text(start, end, ALPHAS, embedding(5, 3), weight)

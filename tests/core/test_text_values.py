@@ -24,6 +24,18 @@ def test_every_part_is_blended():
     assert blended(text(1, pooled=False), text(2, pooled=False), alphas).pooled is None
 
 
+def test_every_part_has_its_middle():
+    start, end, middle = text(1), text(2), text(3)
+    result = blended(start, end, (0.0, 0.5, 1.0), middle)
+    for row, one in enumerate((start, middle, end)):
+        for name in ("context", "pooled", "sizes"):
+            assert torch.equal(getattr(result, name)[row], getattr(one, name)[0])
+    plain, without = blended(start, end, (0.0, 0.5, 1.0)), blended(start, end, (0.0, 0.5, 1.0), middle, 0.0)
+    assert all(torch.equal(getattr(plain, name), getattr(without, name)) for name in ("context", "pooled", "sizes"))
+    with pytest.raises(InvalidInput, match="one text has pooled, another has not"):
+        blended(start, end, (0.0, 1.0), text(3, pooled=False))
+
+
 def test_rows_are_put_one_after_the_other():
     both = concatenated([text(1), text(2)])
     for row, one in enumerate((text(1), text(2))):
@@ -34,7 +46,7 @@ def test_rows_are_put_one_after_the_other():
 def test_texts_of_two_models_do_not_go_together():
     with pytest.raises(InvalidInput, match="pooled"):
         concatenated([text(1), text(2, pooled=False)])
-    with pytest.raises(InvalidInput, match="one text has pooled, the other has not"):
+    with pytest.raises(InvalidInput, match="one text has pooled, another has not"):
         blended(text(1), text(2, pooled=False), (0.0, 1.0))
     with pytest.raises(InvalidInput, match="different lengths"):
         concatenated([text(1), text(2, tokens=6)])

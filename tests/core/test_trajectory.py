@@ -229,3 +229,24 @@ def test_a_row_is_the_way_of_that_latent_alone(denoise):
         own, alone = together.row(row), ddim.trace(denoise, x[row : row + 1], sigmas, SCHEDULE)
         assert own.latents.shape == (6, 1, 4, 8, 8) and torch.equal(own.sigmas, sigmas)
         torch.testing.assert_close(own.latents, alone.latents)
+
+
+@torch.no_grad()
+def test_all_rows_are_held_to_one_image_outside_of_what_is_free(denoise):
+    sigmas = ddim_sigmas(SIGMAS, 5)
+    trajectory = ddim.trace(denoise, latents(1, 1), sigmas, SCHEDULE)
+    free = torch.zeros(8, 8, dtype=torch.bool)
+    free[2:5, :3] = True
+    x = torch.cat([trajectory.noise, 14 * latents(2, 3)])
+    held = ddim.sample(denoise, x, sigmas, corrections=[DirectInversion(dict.fromkeys(range(3), trajectory), free)])
+    away = (held - trajectory.latents[-1]).abs().amax(1)
+    assert away[:, ~free].max() < 1e-12 and away[1:, free].min() > 1e-3
+
+
+def test_the_drift_of_a_videos_latent_is_that_of_all_its_frames():
+    sigmas = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    trajectory = Trajectory(torch.zeros(2, 1, 4, 3, 8, 8, dtype=torch.float64), sigmas, torch.zeros(0), SCHEDULE)
+    x, cells = torch.zeros(4, 3, 8, 8, dtype=torch.float64), torch.zeros(8, 8, dtype=torch.bool)
+    x[:, 1, 0], cells[0] = 0.6, True
+    assert float(trajectory.drift(x, sigmas[1], cells)) == pytest.approx(0.6 / 3**0.5)
+    assert float(trajectory.drift(x, sigmas[1], ~cells)) == 0

@@ -125,7 +125,8 @@ def matches() -> Matches:
 
 
 def ends() -> dict[str, Any]:
-    return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS]}
+    """mask: of the pictures of these latents, 32 pixels high and 48 wide."""
+    return {"start": latent(0), "end": latent(1), "alphas": [*ALPHAS], "mask": half(48)[:, :32]}
 
 
 def keyframes() -> Any:
@@ -139,7 +140,12 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "FitImageLora": fit,
     "LoadLoraWeights": lambda model: {"lora_name": lora_file()},
     "DdimInvert": invert,
-    "DirectInversion": lambda model: {"trajectory": trajectory(model, 2), "row": -1, "mask": torch.eye(32)[None]},
+    "DirectInversion": lambda model: {
+        "trajectory": trajectory(model, 2),
+        "row": -1,
+        "mask": torch.eye(32)[None],
+        "all_rows": True,
+    },
     "NullTextInversion": lambda model: {
         **{"trajectory": trajectory(model, 1), "negative": conditioning(5), "cfg": 2.0},
         **{"inner_steps": 1, "learning_rate": 0.01, "early_stop": 0.0, "budget": 0},
@@ -164,7 +170,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "AttentionKVInject": lambda model: {
         **{"alphas": [*ALPHAS], "strength": 0.5, "end_percent": 0.6, "blocks": "up blocks"},
-        **{"frames_per_batch": 2, "matches": matches()},
+        **{"frames_per_batch": 2, "mask": half(48)[:, :32]},
     },
     "AdaIN": lambda model: {
         **{**ends(), "frames": {**latent(2, rows=3), "batch_index": [0, 1, 2]}},
@@ -183,6 +189,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
         "start": conditioning(0, pooled_output=normal(1, 6), strength=0.5),
         "end": conditioning(1, pooled_output=normal(1, 6, seed=1), strength=0.5),
         "alphas": [*ALPHAS],
+        **{"middle": conditioning(2, pooled_output=normal(1, 6, seed=2), strength=0.5), "middle_weight": 0.5},
     },
     "AddPicture": lambda model: {
         **{"image": [pictures(1, channels=4)], "prompt": ["a cat"]},

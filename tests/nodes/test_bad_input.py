@@ -18,7 +18,8 @@ from morph_tests.nodes.refusals import assert_says, display_name, execute, refus
 
 NAN = float("nan")
 TAKE_A_MODEL = nodes_with("model")
-TAKE_ALPHAS = [node for node in nodes_with("alphas") if node != "MorphReport"]  # to which any numbers are places
+OF_SEQUENCES = {"BlendKeyframes", "ArrangeFrames"}
+TAKE_ALPHAS = {*nodes_with("alphas")} - OF_SEQUENCES - {"MorphReport"}  # to which any numbers are places
 
 
 @pytest.mark.parametrize("node", ["SlerpLatents", "AdaIN"])
@@ -90,8 +91,10 @@ def test_a_prompt_of_another_text_encoder(model: Any, node: str) -> None:
 )
 def test_alphas(model: Any, alphas: Any, advice: str) -> None:
     without_alphas_it_is_for_a_drag = {"AttentionKVInject"} if alphas is None else set()
-    for node in {*TAKE_ALPHAS} - without_alphas_it_is_for_a_drag:
+    for node in TAKE_ALPHAS - without_alphas_it_is_for_a_drag:
         assert_says(refusal(model, node, alphas=alphas), "^alphas", advice)
+    for node in OF_SEQUENCES:
+        assert_says(refusal(model, node, alphas=alphas), "^alphas", "Sequence Schedule")
 
 
 def test_frames_of_another_number_than_alphas(model: Any) -> None:
@@ -254,9 +257,8 @@ def test_prompts_with_other_options(model: Any, start: dict[str, Any], end: dict
 def test_prompts_with_equal_options_are_blended(model: Any) -> None:
     """Equal, not the same object; also where a list of tensors is compared."""
     options = [{"mask": torch.ones(1, 8, 8), "reference_latents": [torch.ones(1, 4, 8, 8)]} for _ in range(2)]
-    (blend,) = execute(
-        model, "BlendConditioning", start=conditioning(0, **options[0]), end=conditioning(1, **options[1])
-    )
+    ends = {"start": conditioning(0, **options[0]), "end": conditioning(1, **options[1]), "middle": None}
+    (blend,) = execute(model, "BlendConditioning", **ends)
     assert blend[0][1]["mask"] is options[0]["mask"]
 
 
@@ -267,7 +269,7 @@ def test_only_one_prompt_with_a_pooled_output(model: Any) -> None:
 
 
 def test_prompts_of_different_text_encoders(model: Any) -> None:
-    ends = {"start": conditioning(), "end": [[normal(1, 8, 96), {}]]}
+    ends = {"start": conditioning(), "end": [[normal(1, 8, 96), {}]], "middle": None}
     assert_says(refusal(model, "BlendConditioning", **ends), "same text encoder", "96")
 
 

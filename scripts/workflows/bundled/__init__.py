@@ -18,13 +18,25 @@ from . import (
     toy_flow_morph,
     toy_morph,
     toy_morph_exact,
+    toy_morph_local,
     toy_morph_matched,
+    toy_morph_quick,
     toy_morph_rescheduled,
+    toy_sequence,
     z_image_morph,
 )
 
 MODULES = [
-    *(toy_morph, toy_morph_rescheduled, toy_morph_exact, toy_morph_matched, sd15_morph, sdxl_morph),
+    *(
+        toy_morph,
+        toy_morph_rescheduled,
+        toy_morph_exact,
+        toy_morph_quick,
+        toy_morph_local,
+        toy_morph_matched,
+        toy_sequence,
+    ),
+    *(sd15_morph, sdxl_morph),
     *(
         toy_drag,
         toy_drag_pinned,

@@ -23,8 +23,8 @@ def workflow() -> Workflow:
     return [
         [note(__file__, 560), TOY_MODEL],
         [pictures(FOUR)],
-        [keyframes(f"pictures {len(FOUR)}", 100, 0.001)],
-        [blend("12", "linear", "2", closed=True)],
+        [keyframes(f"pictures {len(FOUR)}", 60, 0.001)],
+        [blend("9", "linear", "2", closed=True)],
         [Group("Sample", RED, [[sampler, decoded("frames", sampler.name)], [arranged, None]])],
         [
             Group(

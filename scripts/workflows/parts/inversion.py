@@ -41,3 +41,9 @@ def pinned(name: str, model: str, trajectory: str, row: int, mask: str = "") -> 
     """Direct Inversion holds a row of the batch to its inversion, outside a mask if one is named."""
     links = {"model": model, "trajectory": f"{trajectory}.TRAJECTORY", **({"mask": mask} if mask else {})}
     return Node(name, "MorphDragDirectInversion", links, {"row": row})
+
+
+def all_pinned(name: str, model: str, trajectory: str, mask: str) -> Node:
+    """Direct Inversion holds every row to one image outside a mask."""
+    links = {"model": model, "trajectory": f"{trajectory}.TRAJECTORY", "mask": mask}
+    return Node(name, "MorphDragDirectInversion", links, {"all_rows": True})

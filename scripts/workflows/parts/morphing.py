@@ -6,7 +6,7 @@
 from dataclasses import replace
 
 from ..description import GREEN, NARROW, RED, Group, Node, Workflow
-from .inversion import inverted_image
+from .inversion import SPACING, Spacing, inverted_image
 from .pictures import BLUE_RABBIT, LOW_LEFT_CAT, RED_CAT, RIGHT_MOUSE, toy_source
 from .sampling import decoded, empty_prompt, ksampler
 
@@ -41,15 +41,18 @@ def report(start: str, end: str) -> Node:
     return Node("report", "MorphDragMorphReport", links, {}, 480, room=460)
 
 
-def blend(title: str, tag: str, alphas: Node, frames_per_batch: int = 0, noise: str = "LATENT") -> Group:
+def blend(
+    title: str, tag: str, alphas: Node, frames_per_batch: int = 0, noise: str = "LATENT", mask: str = ""
+) -> Group:
     """A pass samples frames from blended noise, with blended prompts, by a model with blended LoRAs.
 
-    noise: as what inverted noise is handed on.
+    noise: as what inverted noise is handed on. mask: where the morph takes place; none: everywhere.
     """
+    where = {"mask": mask} if mask else {}
     rows = [
-        [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch)],
+        [_loras(tag, alphas.name), _injection(tag, alphas.name, frames_per_batch, where)],
         [_prompts(tag, alphas.name), empty_prompt(tag) if noise == "LATENT" else None],
-        _noise(tag, alphas.name, noise),
+        _noise(tag, alphas.name, noise, where),
     ]
     first = [alphas, None, None] if alphas.spans else [None, alphas, None]
     return Group(title, GREEN, [[node, *row] for node, row in zip(first, rows, strict=True)])
@@ -61,9 +64,8 @@ def matched_blend(alphas: Node) -> Group:
     layouts = Node(
         "layouts", "MorphDragMatchLayouts", {"model": "model.MODEL", **links, "alphas": alphas.name}, {}, 340, 240
     )
-    injection = _injection("", alphas.name, 0)
-    injection = replace(injection, links={**injection.links, "matches": "layouts.MATCHES"})
-    slerp, styled = _noise("", alphas.name, "LATENT")
+    injection = _injection("", alphas.name, 0, {"matches": "layouts.MATCHES"})
+    slerp, styled = _noise("", alphas.name, "LATENT", {})
     slerp = replace(slerp, links={"start": "layouts.start LATENT", "end": "layouts.end LATENT", "alphas": alphas.name})
     rows = [
         [alphas, _loras("", alphas.name), injection],
@@ -79,9 +81,9 @@ def _loras(tag: str, alphas: str) -> Node:
     return Node(f"LoRAs{tag}", "MorphDragLoraBlend", links, width=NARROW)
 
 
-def _injection(tag: str, alphas: str, frames_per_batch: int) -> Node:
+def _injection(tag: str, alphas: str, frames_per_batch: int, where: dict[str, str]) -> Node:
     """Attention KV Inject gives each frame its share of the ends' keys and values, as published."""
-    links = {"model": f"LoRAs{tag}", "alphas": alphas}
+    links = {"model": f"LoRAs{tag}", "alphas": alphas, **where}
     numbers = {"strength": 1.0, "end_percent": 0.6, "blocks": "up blocks", "frames_per_batch": frames_per_batch}
     return Node(f"patched{tag}", "MorphDragAttentionKVInject", links, numbers)
 
@@ -92,18 +94,19 @@ def _prompts(tag: str, alphas: str) -> Node:
     return Node(f"prompts{tag}", "MorphDragBlendConditioning", links, width=NARROW)
 
 
-def _noise(tag: str, alphas: str, noise: str) -> list[Node]:
+def _noise(tag: str, alphas: str, noise: str, where: dict[str, str]) -> list[Node]:
     """Slerp Latents blends the two noises, and AdaIN their statistics."""
-    ends = {"start": f"A noise.{noise}", "end": f"B noise.{noise}", "alphas": alphas}
+    ends = {"start": f"A noise.{noise}", "end": f"B noise.{noise}", "alphas": alphas, **where}
     blended = Node(f"noise{tag}", "MorphDragSlerpLatents", ends, width=NARROW)
     links = {"frames": f"{blended.name}.{noise}", **ends}
     return [blended, Node(f"styled{tag}", "MorphDragAdaIN", links, {"strength": 1.0})]
 
 
-def sample(title: str, tag: str, model: str = "patched") -> Group:
-    """One KSampler run samples all frames of a pass."""
+def sample(title: str, tag: str, model: str = "patched", spacing: Spacing = SPACING) -> Group:
+    """One KSampler run samples all frames of a pass, in the steps of the inversions."""
     prompts = {"positive": f"prompts{tag}", "negative": f"empty prompt{tag}"}
-    sampler = ksampler(f"latents{tag}", {"model": f"{model}{tag}", **prompts, "latent_image": f"styled{tag}"})
+    links = {"model": f"{model}{tag}", **prompts, "latent_image": f"styled{tag}"}
+    sampler = ksampler(f"latents{tag}", links, **spacing)
     return Group(title, RED, [[sampler, decoded(f"frames{tag}", sampler.name)]])
 
 
