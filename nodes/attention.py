@@ -107,6 +107,8 @@ class AttentionKVInject(io.ComfyNode):
         frame_alphas = None if alphas is None else alphas_input(alphas)
         if mask is not None and alphas is None:
             raise InvalidInput("mask says where a morph takes place, but alphas is empty; connect both or neither")
+        if mask is not None and matches is not None:
+            raise InvalidInput("mask keeps a part of the picture in place, but matches lead all of it; leave one empty")
         layouts = None if matches is None else layouts_input(matches, model, frame_alphas)
         patched = model.clone()
         picture = None if mask is None else PictureMask(mask)

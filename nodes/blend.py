@@ -64,8 +64,8 @@ class SlerpLatents(io.ComfyNode):
     def execute(cls, start: Any, end: Any, alphas: Any, mask: Tensor | None = None) -> io.NodeOutput:
         ends, outputs = inverted_values("Slerp Latents", start=start, end=end)
         frame_alphas = alphas_input(alphas)
-        check_pair(ends[0], ends[1], len(frame_alphas))
-        return outputs(slerp(*ends, frame_alphas, mask_cells(mask, ends[0][:1], "start")))
+        check_pair(ends[0], ends[1], 1 if mask is not None else len(frame_alphas))
+        return outputs(slerp(*ends, frame_alphas, mask_cells(mask, ends[0], "start")))
 
 
 class BlendConditioning(io.ComfyNode):

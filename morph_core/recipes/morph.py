@@ -86,6 +86,8 @@ def morph_prepared(
 
     No frame is sampled again that the first pass has at the same alpha, such as the ends.
     """
+    if mask is not None and config.correspondence:
+        raise InvalidInput("mask keeps a part of the picture in place, but correspondence leads all of it; use one")
     local = None if mask is None else LocalMask(mask, start.latent)
     ends = keyframes_of(model, [start, end], config, on_stage)
     keep = config.reschedule and config.first_pass_stride == 1

@@ -59,7 +59,7 @@ class EndFrames:
         sigma = options["sigmas"].max()
         if not sigma > sigma_after(options["sample_sigmas"].to(sigma), self.end_percent):
             return None
-        rows, part = len(x), current_frames(len(x), options)
+        part = current_frames(rows, options)
         if self.alphas is None:
             alphas = first_row_alphas(len(part.frames))
         else:

@@ -170,7 +170,7 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "AttentionKVInject": lambda model: {
         **{"alphas": [*ALPHAS], "strength": 0.5, "end_percent": 0.6, "blocks": "up blocks"},
-        **{"frames_per_batch": 2, "mask": half(48)[:, :32], "matches": matches()},
+        **{"frames_per_batch": 2, "mask": half(48)[:, :32]},
     },
     "AdaIN": lambda model: {
         **{**ends(), "frames": {**latent(2, rows=3), "batch_index": [0, 1, 2]}},

@@ -9,6 +9,9 @@ from morph_tests.nodes.good_inputs import GOOD_INPUTS, LASTING, NODES, good_inpu
 from morph_tests.nodes.graph import run
 
 
+LEFT_OUT = {"AttentionKVInject": {"matches"}}  # which contradict a mask
+
+
 def test_every_node_of_the_pack_is_among_them() -> None:
     assert GOOD_INPUTS.keys() == {*NODES}
 
@@ -16,7 +19,7 @@ def test_every_node_of_the_pack_is_among_them() -> None:
 @pytest.mark.parametrize("node", NODES)
 def test_every_input_is_given_and_the_node_takes_it(model: Any, node: str) -> None:
     inputs = good_inputs(node, model)
-    assert inputs.keys() == {*input_names(node)}
+    assert inputs.keys() | LEFT_OUT.get(node, set()) == {*input_names(node)}
     assert run(node, **inputs)
 
 

@@ -142,10 +142,20 @@ def test_images_of_another_size_are_refused(model: Any) -> None:
 
 
 def test_matches_need_alphas_and_their_own_node(model: Any) -> None:
-    assert_says(refusal(model, "AttentionKVInject", alphas=None), "matches", "connect its alphas")
-    assert_says(refusal(model, "AttentionKVInject", matches=7), "matches must come from Match Layouts, got 7")
+    assert_says(
+        refusal(model, "AttentionKVInject", alphas=None, mask=None, matches=small_shift()),
+        "matches",
+        "connect its alphas",
+    )
+    assert_says(
+        refusal(model, "AttentionKVInject", mask=None, matches=7), "matches must come from Match Layouts, got 7"
+    )
+
+
+def test_a_mask_and_matches_contradict_each_other(model: Any) -> None:
+    assert_says(refusal(model, "AttentionKVInject", matches=small_shift()), "mask", "leave one empty")
 
 
 def test_matches_of_a_transformer_are_refused(flow_toy: Any) -> None:
-    message = refusal(flow_toy[0], "AttentionKVInject", UnsupportedModel)
+    message = refusal(flow_toy[0], "AttentionKVInject", UnsupportedModel, mask=None, matches=small_shift())
     assert_says(message, "leave matches empty")
