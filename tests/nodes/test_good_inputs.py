@@ -8,7 +8,6 @@ import pytest
 from morph_tests.nodes.good_inputs import GOOD_INPUTS, LASTING, NODES, good_inputs, input_names, lasting_inputs
 from morph_tests.nodes.graph import run
 
-
 LEFT_OUT = {"AttentionKVInject": {"matches"}}  # which contradict a mask
 
 
