@@ -17,8 +17,8 @@ from benchmarks.held_out import held_out
 from benchmarks.morph import FRAMES, FULL, prepared_pair
 from benchmarks.runner import arguments, measured, table
 from morph_core.morphing.alphas import Alphas, alpha_schedule, reschedule_alphas
-from morph_core.morphing.even_frames import evenest, least_longest
-from morph_core.morphing.perceptual import perceptual_distances
+from morph_core.morphing.even_frames import alphas_within, evenest, least_longest
+from morph_core.morphing.perceptual import perceptual_distances, perceptual_distances_of_pairs
 from morph_core.recipes.keyframe import keyframes_of
 from morph_core.recipes.morph_frames import MorphFrames
 from morph_core.recipes.search import searched_alphas
@@ -41,6 +41,7 @@ def measure_pair(kind: Network, pair: int, pairs: int, dense: int) -> tuple[dict
     placed = {
         "even alphas": even,
         "one pass rescheduled, as published": reschedule_alphas(even, first_pass(frames), FRAMES),
+        "long steps, and the most even of both passes": of_two_passes(frames),
         "search, as many frames": searched_alphas(frames, FRAMES, config.metric),
         "rescheduled from all dense frames": of_path,
     }
@@ -59,6 +60,13 @@ def pictures(frames: MorphFrames, alphas: Alphas) -> Tensor:
 def first_pass(frames: MorphFrames) -> list[float]:
     """The distances that the published rescheduling knows."""
     return perceptual_distances(pictures(frames, alpha_schedule(FRAMES))).tolist()  # type: ignore[no-any-return]
+
+
+def of_two_passes(frames: MorphFrames) -> Alphas:
+    """As Reschedule Alphas by long steps and Even Frames do."""
+    even = alpha_schedule(FRAMES)
+    both = tuple(sorted((*even, *alphas_within(even, first_pass(frames), FRAMES - 2))))
+    return tuple(both[frame] for frame in evenest(perceptual_distances_of_pairs(pictures(frames, both)), FRAMES))
 
 
 def spread(network: FactorNetwork, shown: Tensor) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The pack's ComfyUI nodes; this list is the only place where they are registered."""
 
-from .alphas import AlphaSchedule, RescheduleAlphas
+from .alphas import AlphaSchedule, EvenFrames, RescheduleAlphas
 from .attention import AttentionKVInject
 from .blend import AdaIN, BlendConditioning, SlerpLatents
 from .direct_inversion import DirectInversion
@@ -35,6 +35,7 @@ NODES = [
     AttentionKVInject,
     AdaIN,
     RescheduleAlphas,
+    EvenFrames,
     MorphReport,
     AlphaSchedule,
     BlendConditioning,

@@ -1,4 +1,4 @@
-"""Alpha Schedule and Reschedule Alphas: where a morph's frames lie between the two images."""
+"""Alpha Schedule, Reschedule Alphas and Even Frames: where a morph's frames lie between the two images."""
 
 from typing import Any
 
@@ -7,13 +7,17 @@ from comfy_api.latest import io, ui
 
 from ..morph_core.errors import InvalidInput
 from ..morph_core.morphing.alphas import EASINGS, Alphas, alpha_schedule, reschedule_alphas
-from ..morph_core.morphing.perceptual import METRICS, perceptual_distances
+from ..morph_core.morphing.even_frames import alphas_within, evenest
+from ..morph_core.morphing.perceptual import METRICS, perceptual_distances, perceptual_distances_of_pairs
 from ..morph_core.morphing.report import Report
 from ..morph_core.morphing.timeline import Timeline
 from ..morph_core.pictures.perceptual_curve import plot_passes
 from .host.adapters import CATEGORY, AlphasType, alphas_input, images_batch, progress
 from .host.inputs import checked
 from .host.versions import schema
+
+PATH = "path"
+METHODS = (PATH, "long steps")
 
 
 class AlphaSchedule(io.ComfyNode):
@@ -73,6 +77,15 @@ class RescheduleAlphas(io.ComfyNode):
                         "torchvision's AlexNet or VGG in torch's cache."
                     ),
                 ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    optional=True,
+                    tooltip=(
+                        "path: evenly along the measured path, as published. long steps: more frames where steps are "
+                        "long, the ends beside; Even Frames then picks the most even of both passes."
+                    ),
+                ),
             ],
             outputs=[
                 AlphasType.Output("rescheduled", display_name="ALPHAS", tooltip="Evenly spaced weights, one a frame."),
@@ -86,7 +99,7 @@ class RescheduleAlphas(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, images: torch.Tensor, alphas: Any, frames: int, metric: str) -> io.NodeOutput:
+    def execute(cls, images: torch.Tensor, alphas: Any, frames: int, metric: str, method: str = PATH) -> io.NodeOutput:
         sequence = alphas if isinstance(alphas, Timeline) else None
         measured = alphas_input(alphas) if sequence is None else sequence.sampled
         if len(images) != len(measured):
@@ -97,11 +110,71 @@ class RescheduleAlphas(io.ComfyNode):
         pictures = images_batch(images, "images").movedim(-1, 1)
         distances = perceptual_distances(pictures, metric, on_step).tolist()
         even: Alphas | Timeline
-        if sequence is None:
+        if sequence is None and method == PATH:
             even = reschedule_alphas(measured, distances, frames or len(measured))
+        elif sequence is None:
+            between = alphas_within(measured, distances, (frames or len(measured)) - 2)
+            even = (measured[0], *between, measured[-1])
+        elif method != PATH:
+            raise InvalidInput(f"method must be {PATH} for a sequence, got {method}")
         elif frames:
             raise InvalidInput("frames must be 0 for a sequence, whose frames Sequence Schedule counts")
         else:
             even = sequence.rescheduled(lambda rows: perceptual_distances(pictures[rows], metric).tolist())
         plot = plot_passes({"images": Report(tuple(distances), measured, metric=metric)})
         return io.NodeOutput(even, plot, ui=ui.PreviewImage(plot, cls=cls))
+
+
+class EvenFrames(io.ComfyNode):
+    """The most even of all frames that two passes made."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MorphDragEvenFrames",
+            display_name="Even Frames",
+            category=f"{CATEGORY}/morph",
+            search_aliases=["morph", "even speed", "pick frames", "perceptual"],
+            description=(
+                "Of the frames of two passes of one morph it picks those whose steps vary least. Nothing is sampled; "
+                "what the first pass found is not lost."
+            ),
+            inputs=[
+                io.Image.Input("images", tooltip="The frames of the second pass, as one batch."),
+                AlphasType.Input("alphas", tooltip="The weights those frames have."),
+                io.Image.Input("first_pass", tooltip="The frames of the first pass."),
+                AlphasType.Input("first_alphas", tooltip="The weights of the first pass."),
+                io.Int.Input(
+                    "frames", default=0, min=0, max=1024, tooltip="How many to pick; 0: as many as the first pass has."
+                ),
+                io.Combo.Input("metric", options=list(METRICS), tooltip="As of Reschedule Alphas."),
+            ],
+            outputs=[
+                io.Image.Output("picked", display_name="images", tooltip="The frames, in order."),
+                AlphasType.Output("their_alphas", display_name="ALPHAS", tooltip="Their weights."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls, images: torch.Tensor, alphas: Any, first_pass: torch.Tensor, first_alphas: Any, frames: int, metric: str
+    ) -> io.NodeOutput:
+        made: dict[float, torch.Tensor] = {}
+        for name, batch, weights in (("images", images, alphas), ("first_pass", first_pass, first_alphas)):
+            pictures, known = images_batch(batch, name), alphas_input(weights)
+            if len(pictures) != len(known):
+                raise InvalidInput(
+                    f"{name} has {len(pictures)} frames but its alphas are {len(known)}; they must match"
+                )
+            made |= dict(zip(known, pictures, strict=True))
+        sizes = {tuple(picture.shape) for picture in made.values()}
+        if len(sizes) > 1:
+            raise InvalidInput(f"images and first_pass must be of one size, got {' and '.join(map(str, sizes))}")
+        in_order = tuple(sorted(made))
+        pictures = torch.stack([made[alpha] for alpha in in_order])
+        wanted = frames or len(first_pass)
+        if len(in_order) < wanted:
+            raise InvalidInput(f"frames must be at most the {len(in_order)} that both passes have, got {wanted}")
+        chosen = evenest(perceptual_distances_of_pairs(pictures.movedim(-1, 1), metric), wanted)
+        return io.NodeOutput(pictures[chosen], tuple(in_order[frame] for frame in chosen))

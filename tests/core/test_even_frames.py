@@ -8,7 +8,7 @@ import torch
 
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.morphing.alphas import alpha_schedule
-from morph_pack.morph_core.morphing.even_frames import alphas_between, evenest
+from morph_pack.morph_core.morphing.even_frames import alphas_between, alphas_within, evenest
 from morph_pack.morph_core.morphing.perceptual import perceptual_distances, perceptual_distances_of_pairs
 from morph_pack.morph_core.recipes.morph import morph_prepared
 from morph_pack.morph_core.recipes.search import searched_alphas
@@ -37,6 +37,15 @@ def test_the_longest_steps_are_halved():
     assert alphas_between((0.0, 1.0), [1.0], 5) == (0.5,)
     assert alphas_between((0.0, 0.0, 1.0), [9.0, 0.0], 1) == (0.5,)
     assert alphas_between((0.0, 1.0), [1.0], 0) == ()
+
+
+def test_a_pass_cuts_each_step_into_parts_of_its_length():
+    assert alphas_within((0.0, 0.5, 1.0), [3.0, 1.0], 2) == pytest.approx((1 / 6, 2 / 6))
+    assert alphas_within((0.0, 0.5, 1.0), [2.0, 2.1], 2) == (0.25, 0.75)
+    assert alphas_within((0.0, 1.0), [5.0], 3) == (0.25, 0.5, 0.75)
+    assert alphas_within((0.0, 1.0), [5.0], 0) == () and alphas_within((0.5, 0.5), [0.0], 3) == ()
+    with pytest.raises(InvalidInput, match="2 alphas need 1 distances, got 2"):
+        alphas_within((0.0, 1.0), [1.0, 1.0], 1)
 
 
 def test_the_choice_is_that_of_all_choices_whose_steps_vary_least():

@@ -178,7 +178,11 @@ GOOD_INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     },
     "RescheduleAlphas": lambda model: {
         **{"images": pictures(3, channels=4), "alphas": [*ALPHAS]},
-        **{"frames": 0, "metric": "laplacian pyramid"},
+        **{"frames": 0, "metric": "laplacian pyramid", "method": "long steps"},
+    },
+    "EvenFrames": lambda model: {
+        **{"images": pictures(3, channels=4), "alphas": [0.0, 0.2, 1.0], "first_pass": pictures(3)},
+        **{"first_alphas": [*ALPHAS], "frames": 0, "metric": "laplacian pyramid"},
     },
     "MorphReport": lambda model: {
         **{"images": pictures(3, channels=4), "metric": "laplacian pyramid", "closed": True, "alphas": [*ALPHAS]},

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.morphing.alphas import EASINGS, alpha_schedule
 from morph_tests.nodes.graph import run
 
@@ -62,3 +63,32 @@ def test_frames_that_differ_by_rounding_only_are_spaced_evenly() -> None:
     images[3] += 1e-6
     even, _ = reschedule(images, alpha_schedule(5))
     assert even == pytest.approx((0, 0.25, 0.5, 0.75, 1), abs=1e-3)
+
+
+def test_two_passes_find_a_steep_change_and_show_it_evenly() -> None:
+    """A tenth of the way holds nine tenths of the change, in one step of the first pass."""
+
+    def places(alphas: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(0.1 * alpha + 0.9 * min(1, max(0, (alpha - 0.64) / 0.1)) for alpha in alphas)
+
+    first = alpha_schedule(9)
+    settings = {"frames": 0, "metric": "laplacian pyramid"}
+    second, _ = run("RescheduleAlphas", images=crossfade(places(first)), alphas=first, method="long steps", **settings)
+    assert len(second) == 9 and (second[0], second[-1]) == (0, 1)
+    passes = {"images": crossfade(places(second)), "first_pass": crossfade(places(first)), "first_alphas": first}
+    images, alphas = run("EvenFrames", **passes, alphas=second, **settings)
+    assert torch.equal(images, crossfade(places(alphas))) and set(alphas) <= {*first, *second}
+    before, after = (torch.tensor(places(shown)).diff() for shown in (first, alphas))
+    assert len(alphas) == 9 and (alphas[0], alphas[-1]) == (0, 1)
+    assert before.max() / before.mean() > 6 and after.max() / after.mean() < 2
+
+
+def test_frames_that_do_not_fit_their_alphas_are_refused() -> None:
+    known = {"images": crossfade((0.0, 0.4, 1.0)), "alphas": (0.0, 0.4, 1.0), "metric": "laplacian pyramid"}
+    first = {"first_pass": crossfade((0.0, 0.5, 1.0)), "first_alphas": (0.0, 0.5, 1.0)}
+    with pytest.raises(InvalidInput, match="^Even Frames: first_pass has 2 frames but its alphas are 3"):
+        run("EvenFrames", **known, **{**first, "first_pass": first["first_pass"][:2]}, frames=0)
+    with pytest.raises(InvalidInput, match="^Even Frames: frames must be at most the 4 that both passes have, got 5"):
+        run("EvenFrames", **known, **first, frames=5)
+    with pytest.raises(InvalidInput, match="^Even Frames: images and first_pass must be of one size"):
+        run("EvenFrames", **known, **{**first, "first_pass": torch.zeros(3, 8, 8, 3)}, frames=0)

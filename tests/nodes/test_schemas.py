@@ -28,6 +28,7 @@ NAMES = {
     "MorphDragAdaIN": "AdaIN",
     "MorphDragRescheduleAlphas": "Reschedule Alphas",
     "MorphDragMorphReport": "Morph Report",
+    "MorphDragEvenFrames": "Even Frames",
     "MorphDragAlphaSchedule": "Alpha Schedule",
     "MorphDragBlendConditioning": "Blend Conditioning",
     "MorphDragAddPicture": "Add Picture",

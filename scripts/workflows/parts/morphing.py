@@ -29,14 +29,14 @@ def schedule() -> Node:
 
 
 def reschedule() -> Node:
-    """Reschedule Alphas measures the first pass's frames, and shows its plot by itself."""
+    """Reschedule Alphas measures the first pass, shows its plot by itself, and puts frames where steps are long."""
     links = {"images": "frames 1", "alphas": "alphas"}
-    return Node("even alphas", "MorphDragRescheduleAlphas", links, {}, 400, room=280, spans=True)
+    return Node("even alphas", "MorphDragRescheduleAlphas", links, {"method": "long steps"}, 400, room=280, spans=True)
 
 
 def report(start: str, end: str) -> Node:
     """Morph Report shows both passes as they were measured; `start`, `end`: the pictures they lead from and to."""
-    passes = {"images": "frames 2", "alphas": "even alphas", "first_pass": "frames 1"}
+    passes = {"images": "frames 2.images", "alphas": "frames 2.ALPHAS", "first_pass": "frames 1"}
     links = {**passes, "start_image": start, "end_image": end}
     return Node("report", "MorphDragMorphReport", links, {}, 480, room=460)
 
@@ -111,12 +111,26 @@ def sample(title: str, tag: str, model: str = "patched", spacing: Spacing = SPAC
 
 
 def two_passes(first: Group, second: Group, frames_per_batch: int = 0) -> Workflow:
-    """The second pass, in even steps, stands below the first, and each before its result."""
+    """The second pass, from which the even steps come, stands below the first, and each before its result."""
     return [
         [
             blend("First pass: blend", " 1", schedule(), frames_per_batch),
             blend("Second pass: blend", " 2", reschedule(), frames_per_batch),
         ],
-        [sample("First pass: sample", " 1"), sample("Second pass: sample", " 2")],
+        [sample("First pass: sample", " 1"), _picked(sample("Second pass: sample", " 2"))],
         [first, second],
     ]
+
+
+def _picked(second: Group) -> Group:
+    """Even Frames picks the most even of both passes."""
+    [[sampler, frames]] = second.rows
+    assert frames
+    decoded_frames = replace(frames, name="sampled 2")
+    passes = {
+        "images": decoded_frames.name,
+        "alphas": "even alphas",
+        "first_pass": "frames 1",
+        "first_alphas": "alphas",
+    }
+    return replace(second, rows=[[sampler, decoded_frames], [None, Node("frames 2", "MorphDragEvenFrames", passes)]])
