@@ -3,7 +3,7 @@
 from ..description import BLUE, CYAN, GREEN, NARROW, Group, Node, Workflow
 from ..parts.inversion import Spacing, inversion, pinned
 from ..parts.models import TOY_MODEL
-from ..parts.morphing import reschedule, sample, schedule
+from ..parts.morphing import picked, reschedule, sample, schedule
 from ..parts.notes import note
 from ..parts.pictures import BLUE_RABBIT, RED_CAT, Looks, toy_source
 from ..parts.results import animation, enlarged, video
@@ -14,7 +14,7 @@ SPACING: Spacing = {"steps": 20, "scheduler": "ddim_uniform"}
 
 
 def workflow() -> Workflow:
-    """The first pass is only measured; the second is saved as an animation and a video."""
+    """The most even frames of both passes are saved as an animation and a video."""
     large = enlarged("large", "frames 2")
     return [
         [note(__file__, 480), TOY_MODEL],
@@ -22,7 +22,7 @@ def workflow() -> Workflow:
         [_blend("First pass: blend", " 1", schedule()), _blend("Second pass: blend", " 2", reschedule())],
         [
             sample("First pass: sample", " 1", "pinned", SPACING),
-            sample("Second pass: sample", " 2", "pinned", SPACING),
+            picked(sample("Second pass: sample", " 2", "pinned", SPACING)),
         ],
         [Group("Result", CYAN, [[large, animation("saved", large.name, NAME)], [*video(large.name, NAME)]])],
     ]

@@ -117,12 +117,12 @@ def two_passes(first: Group, second: Group, frames_per_batch: int = 0) -> Workfl
             blend("First pass: blend", " 1", schedule(), frames_per_batch),
             blend("Second pass: blend", " 2", reschedule(), frames_per_batch),
         ],
-        [sample("First pass: sample", " 1"), _picked(sample("Second pass: sample", " 2"))],
+        [sample("First pass: sample", " 1"), picked(sample("Second pass: sample", " 2"))],
         [first, second],
     ]
 
 
-def _picked(second: Group) -> Group:
+def picked(second: Group) -> Group:
     """Even Frames picks the most even of both passes."""
     [[sampler, frames]] = second.rows
     assert frames
