@@ -105,6 +105,7 @@ class InParts:
             of_part = {**options, PART: part, **_animatediff_part(part.frames, whole.total)}
             outputs.append(executor(*inputs, of_part, **_rows_of(others, rows, len(x))))
             order += rows
+            self.forget(part)
         return torch.cat(outputs)[torch.tensor(order).argsort()]
 
     def prepare(self, executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
@@ -116,6 +117,9 @@ class InParts:
     def largest(self, total: int) -> int:
         """How many of so many frames the largest part has."""
         return max((len(part.frames) for part in self.parts(total)), default=total)
+
+    def forget(self, part: FramePart) -> None:
+        """What no part after this one needs."""
 
     def parts(self, total: int) -> list[FramePart]:
         """Of one call. Of what is computed in them the later ones find what they need in the same `Ends.made`."""
@@ -151,6 +155,13 @@ class InSegments(InParts):
             seen |= pictures.keys()
             parts += self._parts_of(segment, pictures, total, made)
         return parts
+
+    def forget(self, part: FramePart) -> None:
+        """Of the pictures before this segment; the first one is needed again where the sequence is closed."""
+        if part.ends is not None:
+            needed = (0, part.ends.start, part.ends.end)
+            for key in [key for key in part.ends.made if key[1] not in needed]:
+                del part.ends.made[key]
 
     def _parts_of(
         self, segment: Segment, pictures: dict[int, float], total: int, made: dict[Any, Tensor]

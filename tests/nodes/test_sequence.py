@@ -14,6 +14,7 @@ from morph_pack.morph_core.recipes.image import PreparedImage
 from morph_pack.morph_core.recipes.morph import Morph
 from morph_pack.morph_core.recipes.sequence import sequence_prepared
 from morph_pack.morph_core.toy.model import SCALE_FACTOR, ToyModel
+from morph_pack.nodes.host.frame_batches import PART, InSegments
 from morph_tests.nodes.flow_models import flux, prompt_for
 from morph_tests.nodes.flow_truths import SETTINGS, noise_for
 from morph_tests.nodes.graph import conditioning, latent, normal, random_lora, run, sample, with_lora
@@ -114,6 +115,25 @@ def test_each_frame_goes_through_the_network_once_segment_by_segment(model: Any)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "watch", watch)
     sample(patched, positive, noises["samples"], 1)
     assert rows == [4, 5, 1]
+
+
+def test_no_more_is_kept_of_pictures_than_three_of_them_need() -> None:
+    """The first, to which a closed sequence returns, and both of the segment that is under way."""
+    kept: list[set[int]] = []
+
+    def execute(x: Tensor, *inputs: Any, **others: Any) -> Tensor:
+        ends = inputs[4][PART].ends
+        for number in ends.rows:
+            ends.made["layer", number] = x
+        assert {ends.start, ends.end} <= {number for _, number in ends.made}
+        kept.append({number for _, number in ends.made})
+        return x
+
+    looped = timeline(6, [4], closed=True)
+    x = torch.arange(float(len(looped.sampled)))[:, None]
+    options = {"cond_or_uncond": [0]}
+    assert torch.equal(InSegments(looped, 1)(execute, x, x, transformer_options=options), x)
+    assert max(map(len, kept)) == 4 and kept[-1] == {0, 5}  # a fourth one until its segment has begun
 
 
 def test_two_pictures_of_a_transformer_are_its_morphs_graph() -> None:
