@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 
 from ..morph_core.errors import InvalidInput
 from ..morph_core.morphing.alphas import EASINGS, Alphas, alpha_schedule, reschedule_alphas
-from ..morph_core.morphing.even_frames import alphas_within, evenest
+from ..morph_core.morphing.even_frames import evenest, with_long_steps_cut
 from ..morph_core.morphing.perceptual import METRICS, perceptual_distances, perceptual_distances_of_pairs
 from ..morph_core.morphing.report import Report
 from ..morph_core.morphing.timeline import Timeline
@@ -113,8 +113,7 @@ class RescheduleAlphas(io.ComfyNode):
         if sequence is None and method == PATH:
             even = reschedule_alphas(measured, distances, frames or len(measured))
         elif sequence is None:
-            between = alphas_within(measured, distances, (frames or len(measured)) - 2)
-            even = (measured[0], *between, measured[-1])
+            even = with_long_steps_cut(measured, distances, frames or len(measured))
         elif method != PATH:
             raise InvalidInput(f"method must be {PATH} for a sequence, got {method}")
         elif frames:

@@ -47,6 +47,14 @@ def alphas_within(alphas: Sequence[float], distances: Sequence[float], count: in
     return tuple(known[at] + widths[at] * i / part for at, part in enumerate(parts) for i in range(1, part))
 
 
+def with_long_steps_cut(alphas: Sequence[float], distances: Sequence[float], frames: int) -> Alphas:
+    """The alphas of a second pass of so many frames: the ends, and `alphas_within`. Fewer than two are refused."""
+    if frames < 2:
+        raise InvalidInput(f"a morph has at least 2 frames, its two ends; got frames = {frames}")
+    between = alphas_within(alphas, distances, frames - 2)
+    return (float(alphas[0]), *between, float(alphas[-1]))
+
+
 def evenest(distances: Tensor, frames: int) -> list[int]:
     """Which of F frames in order to show so that their steps vary least: `frames` numbers, the first and last included.
 

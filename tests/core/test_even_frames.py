@@ -8,7 +8,7 @@ import torch
 
 from morph_pack.morph_core.errors import InvalidInput
 from morph_pack.morph_core.morphing.alphas import alpha_schedule
-from morph_pack.morph_core.morphing.even_frames import alphas_between, alphas_within, evenest
+from morph_pack.morph_core.morphing.even_frames import alphas_between, alphas_within, evenest, with_long_steps_cut
 from morph_pack.morph_core.morphing.perceptual import perceptual_distances, perceptual_distances_of_pairs
 from morph_pack.morph_core.recipes.morph import morph_prepared
 from morph_pack.morph_core.recipes.search import searched_alphas
@@ -46,6 +46,9 @@ def test_a_pass_cuts_each_step_into_parts_of_its_length():
     assert alphas_within((0.0, 1.0), [5.0], 0) == () and alphas_within((0.5, 0.5), [0.0], 3) == ()
     with pytest.raises(InvalidInput, match="2 alphas need 1 distances, got 2"):
         alphas_within((0.0, 1.0), [1.0, 1.0], 1)
+    assert with_long_steps_cut((0.0, 0.5, 1.0), [3.0, 1.0], 3) == (0.0, 0.25, 1.0)
+    with pytest.raises(InvalidInput, match="at least 2 frames"):
+        with_long_steps_cut((0.0, 0.5, 1.0), [3.0, 1.0], 1)
 
 
 def test_the_choice_is_that_of_all_choices_whose_steps_vary_least():
