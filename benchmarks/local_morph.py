@@ -15,9 +15,9 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from benchmarks.factor_network import load_factor_network
 from benchmarks.fit_drawing import nearest_drawings
 from benchmarks.held_out import held_out
+from benchmarks.morph import LORA
 from benchmarks.pictures import sheet
 from benchmarks.runner import arguments, measured, table
-from morph_core.lora.fit import LoraFit
 from morph_core.recipes.image import prepare_image
 from morph_core.recipes.local_mask import LocalMask
 from morph_core.recipes.morph import Morph, morph_prepared
@@ -25,7 +25,7 @@ from morph_core.toy.drawing import KINDS, Drawings, draw
 from morph_core.toy.model import IMAGE_SIZE, load_toy_model
 
 FRAMES = 7
-CONFIG = Morph(frames=FRAMES, lora=LoraFit(steps=100, learning_rate=1e-3), reschedule=False, exact_ends=True)
+CONFIG = Morph(frames=FRAMES, lora=LORA, reschedule=False, exact_ends=True)
 GROWN, SOFT = 5, 9  # pixels: by how much a mask is larger than what changes, and how wide its soft rim is
 
 

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..morph_core.attention.end_frames import BLOCKS, check_blocks
 from ..morph_core.errors import InvalidInput
 from .host.adapters import CATEGORY, AlphasType, alphas_input
-from .host.end_frames import EndContexts, EndFrames, EndTokens
-from .host.frame_batches import PARTS, InParts, parts_first
+from .host.end_frames import EndFrames
+from .host.frame_batches import InParts
 from .host.inputs import checked
 from .host.masks import PictureMask
 from .host.matches import MatchesType, layouts_input
@@ -113,14 +111,8 @@ class AttentionKVInject(io.ComfyNode):
         patched = model.clone()
         picture = None if mask is None else PictureMask(mask)
         frames = EndFrames(frame_alphas, strength, end_percent, blocks, picture, layouts)
-        if isinstance(model.model.diffusion_model, UNetModel):
-            EndContexts.patch(patched, frames)
-        else:
-            EndTokens.patch(patched, frames)
+        frames.patch(patched)
         if frames_per_batch:
-            parts = InParts(frames_per_batch)
-            patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PARTS, parts)
-            patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, PARTS, parts.prepare)
-            parts_first(patched)
+            InParts(frames_per_batch).patch(patched)
         run_uncompiled(patched, "Attention KV Inject")
         return io.NodeOutput(patched)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -18,8 +16,8 @@ from ..morph_core.morphing.timeline import Timeline
 from .blend import check_same_options
 from .host.adapters import CATEGORY, AlphasType, check_like, single_conditioning, timeline_input
 from .host.blended_loras import BlendedLoras
-from .host.end_frames import EndContexts, EndFrames, EndTokens
-from .host.frame_batches import PARTS, InSegments, parts_first
+from .host.end_frames import EndFrames
+from .host.frame_batches import InSegments
 from .host.inputs import checked
 from .host.inverted import inverted_input, inverted_outputs, inverted_values
 from .host.lora_layers import lora_layers
@@ -236,13 +234,8 @@ class BlendKeyframes(io.ComfyNode):
         if any(loras):
             BlendedLoras("Blend Keyframes", loras, timeline.sampled).patch(patched)
         if attention:
-            mixed = EndFrames(timeline.sampled, attention, end_percent, blocks)
-            kind = EndContexts if isinstance(model.model.diffusion_model, UNetModel) else EndTokens
-            kind.patch(patched, mixed)
-        segments = InSegments(timeline, frames_per_batch)
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PARTS, segments)
-        patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, PARTS, segments.prepare)
-        parts_first(patched)
+            EndFrames(timeline.sampled, attention, end_percent, blocks).patch(patched)
+        InSegments(timeline, frames_per_batch).patch(patched)
         run_uncompiled(patched, "Blend Keyframes")
         return io.NodeOutput(patched, conditioning, *outputs(rows).result)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
@@ -52,6 +53,11 @@ class EndFrames:
     blocks: str
     mask: PictureMask | None = None
     layouts: AlignedEnds | None = None
+
+    def patch(self, model: Any) -> None:
+        """Put the patches of its network's kind on a clone of a MODEL."""
+        kind = EndContexts if isinstance(model.model.diffusion_model, UNetModel) else EndTokens
+        kind.patch(model, self)
 
     def mix_of(self, x: Tensor, options: dict[str, Any]) -> "EndMix | None":
         """What is to be done in a call with x (B, ..., h, w); None where its step is none of those that they act in."""

@@ -108,6 +108,12 @@ class InParts:
             self.forget(part)
         return torch.cat(outputs)[torch.tensor(order).argsort()]
 
+    def patch(self, model: Any) -> None:
+        """Put it on a clone of a MODEL."""
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PARTS, self)
+        model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, PARTS, self.prepare)
+        parts_first(model)
+
     def prepare(self, executor: Any, model: Any, noise_shape: Sequence[int], *args: Any, **kwargs: Any) -> Any:
         """Wrapper around ComfyUI's `prepare_sampling`: room for one part is all that the model must leave."""
         with named(self.node):
